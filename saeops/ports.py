@@ -1,0 +1,230 @@
+"""Ports: what stages ask of the world. Adapters give it, services.py joins the two.
+
+Shape letters: B window, W position in a window, D d_model, V vocabulary, F latent.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from saeops.review.ledger import Decision, LedgerEntry
+
+# ── language models ─────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a model is: everything made from it carries this."""
+
+    ref: str
+    digest: str
+    """sha256 over the digests of its weight, tokenizer and config files."""
+    architecture: str
+    """The transformers class, e.g. `LlamaForCausalLM`."""
+    n_layers: int
+    d_model: int
+    vocabulary: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+Edit = Callable[["Float[Tensor, 'B W D']"], "Float[Tensor, 'B W D']"]
+"""Replaces a site's activations during a forward pass; must keep the shape."""
+
+
+class LanguageModel(Protocol):
+    """A causal language model that can be read and edited at named sites.
+
+    Windows shorter than W are padded on the right with any token: attention is
+    causal, so what stands after a window's end changes nothing before it.
+    """
+
+    identity: ModelIdentity
+    bos_id: int | None
+    """The token put before each window: the tokenizer's bos, else its eos, else none."""
+    special_ids: frozenset[int]
+
+    def width(self, site: str) -> int:
+        """Width of a site's activations. Raises SiteUnknown, listing what there is."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without specials."""
+        ...
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Each id as the text it stands for (spaces and newlines as they are)."""
+        ...
+
+    def capture(
+        self, ids: "Int[Tensor, 'B W']", sites: Sequence[str]
+    ) -> "dict[str, Float[Tensor, 'B W D']]":
+        """Activations at the sites, fp32 on the model's device; the pass stops after the last one."""
+        ...
+
+    def logits(
+        self, ids: "Int[Tensor, 'B W']", edits: Mapping[str, Edit] | None = None
+    ) -> "Float[Tensor, 'B W V']":
+        """Logits, fp32, with each site's activations replaced by what its edit returns."""
+        ...
+
+    def unembed(self, directions: "Float[Tensor, 'F D']") -> "Float[Tensor, 'F V']":
+        """Direct effect of residual-stream directions on the logits, through the final norm's weight."""
+        ...
+
+    def generate(self, prompt: str, *, max_new_tokens: int, system: str = "") -> str:
+        """The greedy answer to one chat prompt (plain continuation where there is no chat template)."""
+        ...
+
+    def answer_logits(
+        self, prompt: str, choices: Sequence[str], *, system: str = "", prefix: str = ""
+    ) -> list[float]:
+        """The next-token logit of each choice's first token after a chat prompt and a begun answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text with where it came from."""
+
+    text: str
+    source: str
+
+
+class Corpus(Protocol):
+    """Documents in a fixed order."""
+
+    identity: Mapping[str, Any]
+    """What determines the documents, for the activation set's inputs."""
+
+    def documents(self) -> Iterator[Document]:
+        """Raw documents; dropping and splitting is the harvest's work."""
+        ...
+
+
+class Llm(Protocol):
+    """Something that answers chat prompts."""
+
+    name: str
+
+    def ask(self, prompt: str, *, system: str = "", max_tokens: int) -> str:
+        """The answer. Raises EndpointUnavailable after its retries."""
+        ...
+
+
+# ── watching ────────────────────────────────────────────────────────────────
+
+
+class Bar(Protocol):
+    """One progress bar."""
+
+    def advance(self, amount: float = 1, **facts: str) -> None:
+        """Move on; `facts` are shown beside the rate (loss, dead latents, …)."""
+        ...
+
+
+class Watch(Protocol):
+    """How a person follows a stage: bars on the terminal, metrics and figures in the tracker."""
+
+    def bar(self, title: str, total: float, unit: str) -> AbstractContextManager[Bar]: ...
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        ...
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+
+    def figure(self, name: str, figure: "Figure") -> None: ...
+
+    def file(self, path: Path) -> None:
+        """Keep a small file with the run."""
+        ...
+
+
+# ── the registry ────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object's bytes and the tag a conditional write must name."""
+
+    data: bytes
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """Bytes under keys, with compare-and-swap. The only truth of promotion."""
+
+    address: str
+
+    def get(self, key: str) -> Found | None: ...
+
+    def put(
+        self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False
+    ) -> str | None:
+        """Write, and give the new etag; None when the condition did not hold (nothing written)."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """Keys under the prefix, sorted."""
+        ...
+
+    def delete(self, key: str) -> None: ...
+
+
+class ReviewLedger(Protocol):
+    """Append-only, hash-chained review decisions."""
+
+    address: str
+
+    def append(self, decision: "Decision") -> "LedgerEntry": ...
+
+    def entries(self) -> "list[LedgerEntry]":
+        """All entries in order, chain verified. Raises LedgerTampered."""
+        ...
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A bundle as the tracker's model registry shows it."""
+
+    name: str
+    digest: str
+    sequence: int | None
+    """Journal sequence that made it champion, if it ever was."""
+
+
+class RegistryProjection(Protocol):
+    """The readable copy of the registry (MLflow aliases and tags). Never the truth."""
+
+    def register(self, name: str, digest: str, bundle: Path, tags: Mapping[str, str]) -> None:
+        """Make sure a version for this digest exists."""
+        ...
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """alias → digest, as the projection shows it now."""
+        ...
+
+    def point(self, name: str, alias: str, digest: str | None) -> None:
+        """Set an alias to the version of this digest; None removes it."""
+        ...
+
+
+class DataVersions(Protocol):
+    """DVC: versions of what stages leave behind."""
+
+    def commit(self) -> None:
+        """Record every finished stage output in dvc.lock and the cache."""
+        ...
+
+    def push(self) -> None: ...
+
+    def is_clean(self) -> bool: ...

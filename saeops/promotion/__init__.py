@@ -1,0 +1,1 @@
+"""Promotion: policy, judge, journal, rollback plan."""

@@ -1,0 +1,100 @@
+"""References: what tasks pass to one another instead of the data itself."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from saeops.config import Frozen
+from saeops.sealed import Sealed
+
+SiteKind = Literal["resid_post", "attn_out", "mlp_out", "mlp_hidden"]
+_SITE = re.compile(r"blocks\.(\d+)\.(resid_post|attn_out|mlp_out|mlp_hidden)")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+
+
+def parse_site(text: str) -> tuple[int, SiteKind]:
+    """`blocks.10.resid_post` → (10, "resid_post").
+
+    Raises:
+        ValueError: not a site's name.
+    """
+    match = _SITE.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a site; write blocks.<n>.<resid_post|attn_out|mlp_out|mlp_hidden>"
+        )
+    return int(match[1]), match[2]  # type: ignore[return-value]
+
+
+def _check_site(text: str) -> str:
+    parse_site(text)
+    return text
+
+
+def _check_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("use lower-case letters, digits, '.', '_', '-' and '/' (model-family/site)")
+    return text
+
+
+Site = Annotated[str, AfterValidator(_check_site)]
+"""A place in the model: `blocks.<n>.<resid_post|attn_out|mlp_out|mlp_hidden>`."""
+
+DictionaryName = Annotated[str, AfterValidator(_check_name)]
+"""One model family at one site, for example `smollm2-135m/blocks.10.resid_post`."""
+
+
+class Ref(Frozen):
+    """A finished stage output: where it lies and what its bytes are called."""
+
+    kind: str
+    path: Path
+    digest: str
+
+    @classmethod
+    def of(cls, sealed: Sealed) -> "Ref":
+        return cls(kind=sealed.kind, path=sealed.path, digest=sealed.digest)
+
+
+class Workspace(Frozen):
+    """The folders of one checkout: `artifacts/<stage>` as dvc.yaml names them."""
+
+    root: Path
+
+    @property
+    def activations(self) -> Path:
+        return self.root / "artifacts" / "activations"
+
+    @property
+    def sae(self) -> Path:
+        return self.root / "artifacts" / "sae"
+
+    @property
+    def diagnostics(self) -> Path:
+        return self.root / "artifacts" / "diagnostics"
+
+    @property
+    def catalog(self) -> Path:
+        return self.root / "artifacts" / "catalog"
+
+    @property
+    def labels(self) -> Path:
+        return self.root / "artifacts" / "labels"
+
+    @property
+    def effects(self) -> Path:
+        return self.root / "artifacts" / "effects"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "artifacts" / "bundle"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "artifacts" / "report"
+
+    def work(self, stage: str, inputs_digest: str) -> Path:
+        """Where an unfinished stage keeps what it has; another `inputs_digest` starts afresh."""
+        return self.root / "artifacts" / ".work" / f"{stage}-{inputs_digest[:16]}"

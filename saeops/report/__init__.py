@@ -1,0 +1,1 @@
+"""Report: the page a person opens at the end."""

@@ -1,0 +1,1 @@
+"""Review: the queue, the ledger's rules, what decisions mean."""

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: variants, kernels, the canonical form."""

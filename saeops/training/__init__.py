@@ -1,0 +1,1 @@
+"""Training: the loop, its schedules, dead latents, checkpoints and resume."""
