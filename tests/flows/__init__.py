@@ -1,0 +1,1 @@
+"""Tests of flows, end to end on tiny data."""
