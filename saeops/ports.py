@@ -80,14 +80,19 @@ class LanguageModel(Protocol):
         """Direct effect of residual-stream directions on the logits, through the final norm's weight."""
         ...
 
-    def generate(self, prompt: str, *, max_new_tokens: int, system: str = "") -> str:
-        """The greedy answer to one chat prompt (plain continuation where there is no chat template)."""
+    def generate(
+        self, prompts: Sequence[str], *, max_new_tokens: int, system: str = "", prefix: str = ""
+    ) -> list[str]:
+        """The greedy answer to each chat prompt (plain continuation where there is no chat template).
+
+        The prompts run as one batch, padded on the left; `prefix` begins each answer and is not repeated.
+        """
         ...
 
     def answer_logits(
-        self, prompt: str, choices: Sequence[str], *, system: str = "", prefix: str = ""
-    ) -> list[float]:
-        """The next-token logit of each choice's first token after a chat prompt and a begun answer."""
+        self, prompts: Sequence[str], choices: Sequence[str], *, system: str = "", prefix: str = ""
+    ) -> "Float[Tensor, 'prompt choice']":
+        """The next-token logit of each choice's first token after each chat prompt and a begun answer."""
         ...
 
 
@@ -114,9 +119,21 @@ class Llm(Protocol):
     """Something that answers chat prompts."""
 
     name: str
+    batch: int
+    """Prompts it likes to answer at once."""
 
-    def ask(self, prompt: str, *, system: str = "", max_tokens: int) -> str:
-        """The answer. Raises EndpointUnavailable after its retries."""
+    def ask(
+        self, prompts: Sequence[str], *, system: str = "", prefix: str = "", max_tokens: int
+    ) -> list[str]:
+        """One answer a prompt; `prefix` begins each answer where that can be done.
+
+        Raises:
+            EndpointUnavailable: no answer after its retries.
+        """
+        ...
+
+    def lean(self, prompts: Sequence[str], *, system: str = "") -> list[float] | None:
+        """How far each next word leans to yes over no, in nats; None where it can only write."""
         ...
 
 
