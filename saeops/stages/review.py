@@ -1,0 +1,230 @@
+"""Review of a bundle's labels: what to look at, what was said, what it adds up to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from saeops.errors import ReviewInvalid
+from saeops.params import Params
+from saeops.ports import ReviewLedger
+from saeops.review.ledger import VERDICTS, Decision, LedgerEntry
+from saeops.review.outcome import ReviewOutcome, decisions_on, review_outcome
+from saeops.review.queue import QueueItem, Why, measured_effects, review_queue
+from saeops.sealed import verify
+
+Texts = Callable[[Sequence[int]], Sequence[str]]
+"""Each token id as the text it stands for."""
+
+CONTEXTS_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class ShownContext:
+    """A piece of text on which the latent fires."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    """The latent's activation on each token; 0 where it is silent."""
+
+
+@dataclass(frozen=True)
+class ReviewRow:
+    """One label in the queue, with what a reviewer needs to judge it."""
+
+    latent: int
+    label_version: str
+    label: str
+    labeller: str
+    confidence: float
+    tpr: tuple[float, float]
+    """Bounds of the share of firing snippets that the label finds."""
+    tnr: tuple[float, float]
+    """Bounds of the share of random silent snippets that it turns down."""
+    effect_nats: float | None
+    """Steering effect on its own tokens beyond random directions; None where not measured."""
+    why: Why
+    priority: float
+    contexts: tuple[ShownContext, ...]
+    """Half the strongest, half from the lower activation quantiles."""
+    decided: Decision | None
+
+
+@dataclass(frozen=True)
+class Review:
+    """The review of one bundle as it stands."""
+
+    bundle: str
+    rows: tuple[ReviewRow, ...]
+    outcome: ReviewOutcome
+
+
+@dataclass(frozen=True)
+class _Reviewed:
+    digest: str
+    labels: pd.DataFrame
+    effects: Mapping[int, float]
+    queue: tuple[QueueItem, ...]
+
+
+def queue(params: Params, bundle: Path, ledger: ReviewLedger, *, texts: Texts | None = None) -> Review:
+    """What to look at in a finished bundle, what was decided on it, and what that adds up to.
+
+    Args:
+        texts: turns token ids into text; without it contexts show ids as `#<id>`.
+
+    Raises:
+        StageMissing: there is no finished bundle.
+        FolderDamaged: a byte of the bundle changed.
+        LedgerTampered, StoreUnreachable: the ledger cannot be trusted, or does not answer.
+    """
+    reviewed = _read(params, bundle)
+    entries = ledger.entries()
+    decisions = decisions_on(entries, reviewed.digest)
+    labels = {(int(r["latent"]), str(r["version"])): r for r in reviewed.labels.to_dict("records")}
+    contexts = _contexts(bundle, [item.latent for item in reviewed.queue], texts or _numbers)
+    rows = tuple(
+        _row(item, labels[key], reviewed.effects, contexts.get(item.latent, ()), decisions.get(key))
+        for item in reviewed.queue
+        if (key := (item.latent, item.label_version))
+    )
+    return Review(reviewed.digest, rows, review_outcome(reviewed.queue, entries, bundle=reviewed.digest))
+
+
+def outcome(params: Params, bundle: Path, ledger: ReviewLedger) -> ReviewOutcome:
+    """How far the review of a finished bundle is, and what it says; raises as `queue` does."""
+    reviewed = _read(params, bundle)
+    return review_outcome(reviewed.queue, ledger.entries(), bundle=reviewed.digest)
+
+
+def decide(
+    params: Params,
+    bundle: Path,
+    ledger: ReviewLedger,
+    *,
+    latent: int,
+    verdict: str,
+    reviewer: str,
+    now: datetime,
+    reason: str = "",
+    text: str | None = None,
+    label_version: str | None = None,
+) -> LedgerEntry:
+    """Record one decision, bound to the bundle's digest and the label's version.
+
+    Args:
+        text: the better label, for an edit.
+        label_version: the version the reviewer saw; None takes the queued one.
+
+    Raises:
+        ReviewInvalid: every fault at once; nothing is recorded.
+        StageMissing, FolderDamaged, LedgerTampered, StoreUnreachable: as in `queue`.
+    """
+    reviewed = _read(params, bundle)
+    queued = {item.latent: item for item in reviewed.queue}
+    item = queued.get(latent)
+    faults = [
+        *_queue_faults(item, label_version, reviewed.queue),
+        *_verdict_faults(verdict, text, reason, reviewer),
+    ]
+    if faults or item is None:
+        raise ReviewInvalid(
+            f"no decision recorded on latent {latent}: {'; '.join(faults)}",
+            hint="see `saeops review queue`; then saeops review decide LATENT accept|edit|reject",
+        )
+    decision = Decision(
+        bundle=reviewed.digest,
+        latent=latent,
+        label_version=item.label_version,
+        verdict=verdict,  # type: ignore[arg-type]  # one of VERDICTS: checked above
+        text=text.strip() if text else None,
+        reason=reason.strip(),
+        reviewer=reviewer.strip(),
+        at=now.astimezone(UTC).isoformat(timespec="seconds"),
+    )
+    return ledger.append(decision)
+
+
+def _queue_faults(item: QueueItem | None, version: str | None, items: Sequence[QueueItem]) -> list[str]:
+    if item is None:
+        some = ", ".join(str(i.latent) for i in items[:5]) or "nothing"
+        return [f"it is not in this bundle's queue (which holds {some}, …)"]
+    if version is not None and version != item.label_version:
+        return [f"its label is version {item.label_version} now, not {version}: look again"]
+    return []
+
+
+def _verdict_faults(verdict: str, text: str | None, reason: str, reviewer: str) -> list[str]:
+    faults = []
+    if verdict not in VERDICTS:
+        faults.append(f"{verdict!r} is not one of {', '.join(VERDICTS)}")
+    if verdict == "edit" and not (text and text.strip()):
+        faults.append("an edit needs the better text")
+    if verdict != "edit" and text is not None:
+        faults.append(f"a text belongs to an edit, not to {verdict!r}")
+    if verdict == "reject" and not reason.strip():
+        faults.append("a reject needs a reason")
+    if not reviewer.strip():
+        faults.append("a decision needs a reviewer's name")
+    return faults
+
+
+def _read(params: Params, bundle: Path) -> _Reviewed:
+    sealed = verify(bundle, kind="bundle", made_by="saeops bundle")
+    labels = pd.read_parquet(bundle / "labels" / "labels.parquet")
+    effects = measured_effects(pd.read_parquet(bundle / "effects" / "effects.parquet"))
+    items = review_queue(
+        labels,
+        pd.read_parquet(bundle / "catalog" / "latents.parquet"),
+        effects,
+        config=params.review,
+        trusted=params.promote.trusted_confidence,
+        digest=sealed.digest,
+    )
+    return _Reviewed(sealed.digest, labels, effects, items)
+
+
+def _row(
+    item: QueueItem,
+    label: Mapping[Any, Any],
+    effects: Mapping[int, float],
+    contexts: tuple[ShownContext, ...],
+    decided: Decision | None,
+) -> ReviewRow:
+    return ReviewRow(
+        latent=item.latent,
+        label_version=item.label_version,
+        label=str(label["text"]),
+        labeller=str(label["labeller"]),
+        confidence=float(label["confidence"]),
+        tpr=(float(label["tpr_low"]), float(label["tpr_high"])),
+        tnr=(float(label["tnr_low"]), float(label["tnr_high"])),
+        effect_nats=effects.get(item.latent),
+        why=item.why,
+        priority=item.priority,
+        contexts=contexts,
+        decided=decided,
+    )
+
+
+def _contexts(bundle: Path, latents: Sequence[int], texts: Texts) -> dict[int, tuple[ShownContext, ...]]:
+    frame = pd.read_parquet(bundle / "catalog" / "contexts.parquet")
+    shown = {}
+    for latent in latents:
+        group = frame[frame["latent"] == latent]
+        top = group[group["kind"] == "top"].sort_values("rank").head(CONTEXTS_SHOWN // 2)
+        lower = group[group["kind"] == "quantile"].sort_values(["quantile", "rank"]).head(CONTEXTS_SHOWN // 2)
+        shown[latent] = tuple(
+            ShownContext(
+                tuple(texts([int(i) for i in row["tokens"]])), tuple(float(a) for a in row["activations"])
+            )
+            for row in [*top.to_dict("records"), *lower.to_dict("records")]
+        )
+    return shown
+
+
+def _numbers(ids: Sequence[int]) -> list[str]:
+    return [f"#{i}" for i in ids]
