@@ -16,6 +16,7 @@
     │   ├── ReviewInvalid               a decision about something that is not in the queue
     │   └── ToolMissing                 an optional package or program that is needed here
     ├── GateRefused                  3  the judge did not pass the candidate
+    │   └── VersionPinned               a version that somebody pinned, or that a rollback left behind
     ├── LostRace                     4  somebody else moved the champion first
     ├── IntegrityError               5  bytes are not what they were
     │   ├── FolderDamaged               a sealed folder with a changed, missing or extra file
@@ -27,6 +28,9 @@
         ├── StoreUnreachable            the object store does not answer
         ├── StoreDenied                 the object store answers, and says no
         ├── DiskFull                    no room left; what is finished is kept
+        ├── TrackerUnreachable          MLflow does not answer
+        ├── SchedulerUnreachable        Prefect's server does not start or answer
+        ├── DataVersionsFailed          DVC refuses, or its remote does not answer
         └── EndpointUnavailable         an LLM endpoint that is down, slow or refuses
 """
 
@@ -129,6 +133,10 @@ class GateRefused(SaeopsError):
     exit_code = 3
 
 
+class VersionPinned(GateRefused):
+    """A version that somebody pinned, or that a rollback left behind."""
+
+
 class LostRace(SaeopsError):
     """Somebody else moved the champion first."""
 
@@ -181,3 +189,15 @@ class DiskFull(Unavailable):
 
 class EndpointUnavailable(Unavailable):
     """An LLM endpoint that is down, slow or refuses."""
+
+
+class TrackerUnreachable(Unavailable):
+    """MLflow does not answer."""
+
+
+class SchedulerUnreachable(Unavailable):
+    """Prefect's server does not start or answer."""
+
+
+class DataVersionsFailed(Unavailable):
+    """DVC refuses, or its remote does not answer."""
