@@ -1,0 +1,45 @@
+"""ReLU with an L1 penalty weighed by decoder norm (Scaling Monosemanticity, 2024, methods).
+
+# T token, D d_model, F latent
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from saeops.sae.trainable import Outcome, TrainableSae
+from saeops.sae.variants import ReluL1
+
+DECODER_NORM = 0.1
+"""Length of decoder rows at the start, as in the source: small, so that the penalty does not rule at once."""
+
+
+class ReluL1Sae(TrainableSae):
+    """Every positive latent fires; loss = (‖x − x̂‖² + λ Σ f·‖d‖) / D, the source's loss over D.
+
+    Weighing by ‖d‖ leaves nothing to gain by long decoder rows and small
+    activations, so the rows go without a norm constraint until they are folded.
+    """
+
+    def __init__(self, variant: ReluL1, d_model: int, d_sae: int, *, generator: torch.Generator) -> None:
+        super().__init__(d_model, d_sae, decoder_norm=DECODER_NORM, generator=generator)
+        self.variant = variant
+
+    def outcome(self, x_TD: Float[Tensor, "T D"], *, dead: Bool[Tensor, " F"], progress: float) -> Outcome:  # noqa: ARG002
+        f_TF = torch.addmm(self.b_enc, x_TD - self.b_dec, self.W_enc_FD.t()).relu()
+        error_TD = x_TD - torch.addmm(self.b_dec, f_TF, self.W_dec_FD)
+        mse = error_TD.square().mean()
+        # Σ over latents of (Σ over tokens of f)·‖d‖ needs no second T × F tensor.
+        penalty = (f_TF.sum(0) @ self.W_dec_FD.norm(dim=1)) / x_TD.numel()
+        fires_TF = f_TF.detach() > 0
+        return Outcome(
+            mse + self._coefficient(progress) * penalty,
+            mse.detach(),
+            penalty.detach(),
+            fires_TF.sum() / len(x_TD),
+            fires_TF.any(0),
+        )
+
+    def _coefficient(self, progress: float) -> float:
+        warmup = self.variant.l1_warmup_fraction
+        return self.variant.l1_coefficient * (min(1.0, progress / warmup) if warmup else 1.0)
