@@ -1,0 +1,157 @@
+"""Fidelity: what the model loses when it goes on from the reconstruction.
+
+The activations at the site are replaced at the positions of the token policy's
+mask and nowhere else; CE and KL are counted on the predictions made from those
+positions. Clean, SAE, zero- and mean-ablation use one and the same mask.
+
+# B window, W position in a window, D d_model, V vocabulary, N masked-in position, U document
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saeops.stats import Interval, ratio_interval
+
+Array = np.ndarray
+
+Edit = Callable[[Float[Tensor, "B W D"]], Float[Tensor, "B W D"]]
+Run = Callable[[Int[Tensor, "B W"], Edit], Float[Tensor, "B W V"]]
+"""The model's logits with the site's activations replaced by what the edit returns."""
+Splice = Callable[[Float[Tensor, "N D"]], Float[Tensor, "N D"]]
+"""What stands in the place of the activations at masked-in positions."""
+Mask = Callable[[Int[Tensor, "B W"], Int[Tensor, " B"], Float[Tensor, "B W D"]], Bool[Tensor, "B W"]]
+"""Which positions count, from token ids, window lengths and activations."""
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows of the same batch, padded on the right."""
+
+    document: Int[Tensor, " B"]
+    ids_BW: Int[Tensor, "B W"]
+    lengths: Int[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class FidelitySums:
+    """Sums over each document's counted predictions, in nats."""
+
+    document: Int[Array, " U"]
+    tokens: Float[Array, " U"]
+    clean: Float[Array, " U"]
+    """CE of the model as it is."""
+    spliced: Mapping[str, Float[Array, " U"]]
+    """CE with each splice, by its name."""
+    kl: Mapping[str, Float[Array, " U"]]
+    """KL(clean ‖ spliced), by the splice's name."""
+
+
+def splice_at(mask_BW: Bool[Tensor, "B W"], splice: Splice) -> Edit:
+    """An edit that replaces masked-in positions and leaves every other one as it is."""
+
+    def edit(x_BWD: Float[Tensor, "B W D"]) -> Float[Tensor, "B W D"]:
+        mask = mask_BW.to(x_BWD.device)
+        edited = x_BWD.clone()
+        edited[mask] = splice(x_BWD[mask]).to(edited)
+        return edited
+
+    return edit
+
+
+def counted_positions(
+    mask_BW: Bool[Tensor, "B W"], lengths: Int[Tensor, " B"]
+) -> Bool[Tensor, "B W"]:
+    """Positions in the mask whose next token exists in the window."""
+    has_next = torch.arange(mask_BW.shape[1]) + 1 < lengths[:, None]
+    return mask_BW & has_next
+
+
+@torch.no_grad()
+def fidelity_sums(
+    run: Run, batches: Sequence[WindowBatch], mask: Mask, splices: Mapping[str, Splice]
+) -> Iterator[FidelitySums]:
+    """The sums of each batch: one forward pass clean, one for every splice."""
+    for batch in batches:
+        seen: list[Tensor] = []
+
+        def record(x_BWD: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(x_BWD.detach())
+            return x_BWD
+
+        clean = run(batch.ids_BW, record)
+        mask_BW = mask(batch.ids_BW, batch.lengths, seen[0]).cpu()
+        scored = _Scored(batch, counted_positions(mask_BW, batch.lengths), clean)
+        for name, splice in splices.items():
+            scored.add(name, run(batch.ids_BW, splice_at(mask_BW, splice)))
+        yield scored.sums()
+
+
+class _Scored:
+    """CE and KL of one batch, a window at a time so that no second B × W × V tensor is made."""
+
+    def __init__(self, batch: WindowBatch, counted_BW: Bool[Tensor, "B W"], clean: Tensor) -> None:
+        self._batch, self._counted, self._clean = batch, counted_BW, clean
+        self._spliced: dict[str, Array] = {}
+        self._kl: dict[str, Array] = {}
+
+    def _window(self, logits: Tensor, window: int) -> Float[Tensor, "N V"]:
+        return logits[window][self._counted[window].to(logits.device)].float().log_softmax(-1)
+
+    def _loss(self, logprobs: Tensor, window: int) -> float:
+        ids, counted = self._batch.ids_BW[window], self._counted[window]
+        target = ids.roll(-1)[counted].to(logprobs.device)
+        return -float(logprobs.gather(1, target[:, None]).double().sum())
+
+    def add(self, name: str, logits: Float[Tensor, "B W V"]) -> None:
+        losses, divergences = [], []
+        for window in range(len(logits)):
+            clean, spliced = self._window(self._clean, window), self._window(logits, window)
+            losses.append(self._loss(spliced, window))
+            kl_N = torch.nn.functional.kl_div(spliced, clean, reduction="none", log_target=True).sum(-1)
+            divergences.append(float(kl_N.double().sum()))
+        self._spliced[name], self._kl[name] = np.array(losses), np.array(divergences)
+
+    def sums(self) -> FidelitySums:
+        clean = [self._loss(self._window(self._clean, w), w) for w in range(len(self._clean))]
+        tokens = self._counted.sum(1).double().numpy()
+        return FidelitySums(self._batch.document.numpy(), tokens, np.array(clean), self._spliced, self._kl)
+
+
+def by_document(parts: Sequence[FidelitySums]) -> FidelitySums:
+    """All parts together, one row a document that has a counted prediction."""
+    names = parts[0].spliced.keys()
+    documents, row = np.unique(np.concatenate([part.document for part in parts]), return_inverse=True)
+
+    def added(columns: Sequence[Array]) -> Array:
+        return np.bincount(row, weights=np.concatenate(columns), minlength=len(documents))
+
+    tokens = added([part.tokens for part in parts])
+    keep = tokens > 0
+    return FidelitySums(
+        documents[keep],
+        tokens[keep],
+        added([part.clean for part in parts])[keep],
+        {name: added([part.spliced[name] for part in parts])[keep] for name in names},
+        {name: added([part.kl[name] for part in parts])[keep] for name in names},
+    )
+
+
+def fidelity_metrics(sums: FidelitySums, *, resamples: int, seed: int) -> dict[str, Interval]:
+    """The fidelity metrics from sums with the splices `sae`, `zero` and `mean`."""
+    sae, zero, mean = sums.spliced["sae"], sums.spliced["zero"], sums.spliced["mean"]
+
+    def ratio(numerator: Array, denominator: Array) -> Interval:
+        return ratio_interval(numerator, denominator, resamples=resamples, seed=seed)
+
+    return {
+        "ce_clean_nats": ratio(sums.clean, sums.tokens),
+        "delta_ce_nats": ratio(sae - sums.clean, sums.tokens),
+        "ce_recovered_zero": ratio(zero - sae, zero - sums.clean),
+        "ce_recovered_mean": ratio(mean - sae, mean - sums.clean),
+        "kl_nats": ratio(sums.kl["sae"], sums.tokens),
+    }
