@@ -11,6 +11,9 @@ from saeops.sae.kernels import Pattern, decode_at, encode_at, encode_topk, topk
 from saeops.sae.trainable import Outcome, TrainableSae
 from saeops.sae.variants import TopK
 
+SMALLEST_VARIANCE = 1e-8
+"""Of a residual with E‖x‖² = d_model: below it there is nothing left to model."""
+
 
 class TopKSae(TrainableSae):
     """Keeps the k largest latents of each token; loss = mse + aux_coefficient · AuxK."""
@@ -50,7 +53,7 @@ class TopKSae(TrainableSae):
             pre_TA = pre_TA * torch.zeros_like(pre_TA).scatter_(1, best, 1)
         missed_TD = residual_TD - pre_TA @ self.W_dec_FD[dead_A]
         variance = residual_TD.var(0, correction=0).mean()
-        return missed_TD.square().mean() / variance
+        return missed_TD.square().mean() / variance.clamp(min=SMALLEST_VARIANCE)
 
     @torch.no_grad()
     def before_step(self) -> None:

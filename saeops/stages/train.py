@@ -1,0 +1,178 @@
+"""Train: activations → one SAE in its canonical form, with the curve of its training."""
+
+import shutil
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saeops.activations.reader import ActivationSet
+from saeops.activations.shuffle import ShuffledTokens
+from saeops.digests import digest_json
+from saeops.errors import ParamsInvalid
+from saeops.files import publish_folder
+from saeops.params import Params, TrainParams, check_against_model
+from saeops.ports import Watch
+from saeops.refs import Ref, Workspace
+from saeops.sae.canonical import Sae, SaeMeta
+from saeops.sae.folding import fold
+from saeops.sealed import Sealed, kept, seal
+from saeops.tables import write_table
+from saeops.training.checkpoint import CheckpointFolder
+from saeops.training.curve import CurveTable, curve_frame, loss_curve
+from saeops.training.loop import train
+from saeops.training.memory import bytes_needed
+from saeops.training.normalise import SAMPLE_TOKENS, Normalisation
+from saeops.training.schedule import Schedule
+from saeops.training.state import TrainState, begin, resume
+
+KIND = "sae"
+VERSION = 1
+CURVE = "training.parquet"
+
+
+def run(params: Params, space: Workspace, *, watch: Watch) -> Ref:
+    """Train on the harvested activations and leave a sealed `artifacts/sae`.
+
+    Killed at any point, the same call goes on from the newest checkpoint and ends with the same bytes.
+
+    Raises:
+        StageMissing: nothing has been harvested.
+        ParamsInvalid: k or the batch does not fit.
+        NonFinite: training diverged, or the activations hold NaN.
+        CheckpointDamaged: there are checkpoints, and none can be trusted.
+    """
+    acts = ActivationSet.open(space.activations)
+    inputs = {
+        "activations": acts.sealed.digest,
+        "seed": params.seed,
+        "train": params.train.model_dump(mode="json"),
+    }
+    work = space.work("train", digest_json(inputs))
+    finished = kept(space.sae, kind=KIND, inputs=inputs)
+    if finished is None:
+        data = TrainingData(acts, params.train, seed=params.seed)
+        d_sae = check_against_model(params, d_model=data.d_model)
+        checkpoints = CheckpointFolder(work / "checkpoints", params.train.keep_checkpoints)
+        state = begin_or_resume(params, data, checkpoints, d_sae=d_sae, watch=watch)
+        follow(state, data, checkpoints, config=params.train, watch=watch)
+        finished = publish(state, work / "sae", space.sae, meta=meta_of(params, acts, d_sae), inputs=inputs)
+    shutil.rmtree(work, ignore_errors=True)
+    return Ref.of(finished)
+
+
+class TrainingData:
+    """The train split of one site, shuffled by token.
+
+    Raises:
+        SiteUnknown: the site was not harvested.
+        ParamsInvalid: a batch larger than the split.
+    """
+
+    def __init__(self, acts: ActivationSet, train: TrainParams, *, seed: int) -> None:
+        self.d_model = acts.width(train.site)
+        self._acts, self._train, self._seed = acts, train, seed
+        tokens = acts.count(train.site, "train")
+        if train.batch_size > tokens:
+            what = f"must be ≤ the {tokens} train tokens harvested at {train.site} (got {train.batch_size})"
+            raise ParamsInvalid([("train.batch_size", what)])
+
+    def batches(self, start_step: int) -> Iterator[Float[Tensor, "T D"]]:
+        """Raw fp32 batches from a step on, for ever."""
+        shuffled = ShuffledTokens(
+            self._acts,
+            self._train.site,
+            batch_size=self._train.batch_size,
+            buffer_tokens=self._train.buffer_tokens,
+            seed=self._seed,
+            start_step=start_step,
+        )
+        return (batch.activations for batch in shuffled)
+
+    def sample(self) -> Float[Tensor, "T D"]:
+        """At most `SAMPLE_TOKENS` tokens of the first epoch, for the normalisation."""
+        available = self._acts.count(self._train.site, "train")
+        wanted = max(1, min(SAMPLE_TOKENS, available) // self._train.batch_size)
+        return torch.cat(list(islice(self.batches(0), wanted)))
+
+
+def begin_or_resume(
+    params: Params, data: TrainingData, checkpoints: CheckpointFolder, *, d_sae: int, watch: Watch
+) -> TrainState:
+    """The run as its newest whole checkpoint left it, or a fresh one."""
+    device = torch.device(_device(params.model.device))
+    newest = checkpoints.newest()
+    for fault in newest.damaged:
+        watch.say(f"checkpoint damaged, taking the one before it: {fault}")
+    if newest.checkpoint is not None:
+        watch.say(f"train: going on after step {newest.checkpoint.step}")
+        return resume(params.train, newest.checkpoint, device=device)
+    needed = bytes_needed(params.train, params.train, d_model=data.d_model, d_sae=d_sae)
+    watch.say(
+        f"train: {params.train.variant} with {d_sae:,} latents on {data.d_model} dimensions, "
+        f"needs up to {needed / 1e9:.2f} GB of memory on {device}"
+    )
+    normalisation = Normalisation.estimate(data.sample())
+    return begin(params.train, normalisation, d_sae=d_sae, seed=params.seed, device=device)
+
+
+def follow(
+    state: TrainState, data: TrainingData, checkpoints: CheckpointFolder, *, config: TrainParams, watch: Watch
+) -> None:
+    """Train to the end, showing each step."""
+    left = (Schedule.of(config).steps - state.step) * config.batch_size
+    facts = state.curve[-1].facts() if state.curve else {}
+    with watch.bar("train", left, "tokens") as bar:
+        for done in train(state, data.batches, config=config, checkpoints=checkpoints):
+            if done.point is not None:
+                facts = done.point.facts()
+                watch.metrics(done.point.metrics(), step=done.step)
+            bar.advance(done.tokens, **facts)
+    watch.figure("loss_curve", loss_curve(state.curve))
+
+
+def meta_of(params: Params, acts: ActivationSet, d_sae: int) -> SaeMeta:
+    """What goes into sae.json."""
+    site = params.train.site
+    return SaeMeta(
+        variant=params.train.variant,
+        site=site,
+        d_model=acts.width(site),
+        d_sae=d_sae,
+        k=getattr(params.train, "k", None),
+        model=acts.model,
+        policy=acts.policy,
+        norm_limit=acts.norm_limit(site),
+    )
+
+
+def publish(state: TrainState, work: Path, target: Path, *, meta: SaeMeta, inputs: dict[str, object]) -> Sealed:
+    """Fold, write, seal, and put in place."""
+    shutil.rmtree(work, ignore_errors=True)
+    normalisation = state.normalisation.to(torch.device("cpu"))
+    sae: Sae = fold(state.sae.weights(), meta, mean=normalisation.mean, scale=normalisation.scale)
+    sae.save(work)
+    write_table(curve_frame(state.curve), work / CURVE, CurveTable, rows=len(state.curve))
+    last = state.curve[-1]
+    summary = {
+        **meta.model_dump(mode="json", exclude={"policy"}),
+        "steps": state.step,
+        "tokens": last.tokens,
+        "train_loss": last.loss,
+        "train_explained_variance": last.explained_variance,
+        "train_l0": last.l0,
+        "train_dead_fraction": last.dead_fraction,
+        "normalisation_scale": normalisation.scale,
+    }
+    sealed = seal(work, kind=KIND, version=VERSION, inputs=inputs, summary=summary)
+    publish_folder(work, target)
+    return Sealed(**{**vars(sealed), "path": target})
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,125 @@
+"""The training loop.
+
+# T token, D d_model, F latent
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from saeops.errors import NonFinite
+from saeops.sae.trainable import Outcome
+from saeops.training.checkpoint import CheckpointFolder
+from saeops.training.config import TrainingConfig
+from saeops.training.curve import Point
+from saeops.training.schedule import Schedule
+from saeops.training.state import TrainState
+
+Batches = Callable[[int], Iterable[Float[Tensor, "T D"]]]
+"""Endless raw activations from a step on: batches(n) gives what batches(0) gives after n batches."""
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One step, for whoever watches."""
+
+    step: int
+    tokens: int
+    point: Point | None
+    """Figures, at the steps where they are due."""
+
+
+def train(
+    state: TrainState, batches: Batches, *, config: TrainingConfig, checkpoints: CheckpointFolder
+) -> Iterator[StepDone]:
+    """Train to the end of the schedule, changing `state` in place and yielding after every step.
+
+    Raises:
+        NonFinite: NaN or infinity in the data, the loss or the gradient; the weights are still good.
+    """
+    schedule = Schedule.of(config)
+    for raw_TD in islice(batches(state.step), schedule.steps - state.step):
+        x_TD = state.normalisation.apply(raw_TD.to(state.device))
+        lr, progress = schedule.lr(state.step), schedule.progress(state.step)
+        dead = state.silent.dead(after_tokens=config.dead_after_tokens)
+        outcome = state.sae.outcome(x_TD, dead=dead, progress=progress)
+        grad_norm = update(state, outcome.loss, lr=lr, gradient_clip=config.gradient_clip, x_TD=x_TD)
+        state.silent.see(outcome.fired, tokens=len(x_TD))
+        state.step += 1
+        point = None
+        if schedule.logs(state.step):
+            point = measure(state, outcome, x_TD, config=config, lr=lr, grad_norm=grad_norm)
+            state.curve.append(point)
+        if schedule.checkpoints(state.step):
+            checkpoints.write(state.checkpoint())
+        yield StepDone(state.step, len(x_TD), point)
+
+
+def update(
+    state: TrainState,
+    loss: Float[Tensor, ""],
+    *,
+    lr: float,
+    gradient_clip: float,
+    x_TD: Float[Tensor, "T D"],
+) -> float:
+    """One step down the gradient; gives the gradient's norm before clipping."""
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    state.sae.before_step()
+    grad_norm = float(clip_grad_norm_(state.sae.parameters(), gradient_clip))
+    if not (math.isfinite(float(loss.detach())) and math.isfinite(grad_norm)):
+        raise _non_finite(state, x_TD, lr)
+    for group in state.optimiser.param_groups:
+        group["lr"] = lr
+    state.optimiser.step()
+    state.sae.after_step()
+    return grad_norm
+
+
+@torch.no_grad()
+def measure(
+    state: TrainState,
+    outcome: Outcome,
+    x_TD: Float[Tensor, "T D"],
+    *,
+    config: TrainingConfig,
+    lr: float,
+    grad_norm: float,
+) -> Point:
+    """The figures of the step just done."""
+    dead = int(state.silent.dead(after_tokens=config.dead_after_tokens).sum())
+    variance = float(x_TD.var(0, correction=0).mean())
+    mse = float(outcome.mse)
+    return Point(
+        step=state.step,
+        tokens=state.step * config.batch_size,
+        loss=float(outcome.loss.detach()),
+        mse=mse,
+        explained_variance=1 - mse / variance if variance else 0.0,
+        l0=float(outcome.l0),
+        dead=dead,
+        dead_fraction=dead / len(outcome.fired),
+        lr=lr,
+        aux_loss=float(outcome.aux),
+        grad_norm=grad_norm,
+    )
+
+
+def _non_finite(state: TrainState, x_TD: Tensor, lr: float) -> NonFinite:
+    where = f"at step {state.step + 1}"
+    if not x_TD.isfinite().all():
+        return NonFinite(
+            f"the activations {where} hold NaN or infinity",
+            hint="remove the activation set and run `saeops harvest` again",
+        )
+    return NonFinite(
+        f"the loss {where} is NaN or infinite (learning rate {lr:.2g})",
+        hint="lower it, e.g. --set train.lr=1e-4; the checkpoints before this step are kept",
+    )
