@@ -4,6 +4,7 @@ Every verb and every task goes through here. Heavy modules are imported where
 they are first used, so that `saeops status` never waits for torch.
 """
 
+import contextlib
 import datetime
 import fcntl
 import os
@@ -12,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from saeops.errors import LostRace
 from saeops.files import explained
 from saeops.params import CorpusParams, ModelParams, Params
 from saeops.ports import (
@@ -32,6 +32,9 @@ from saeops.settings import Settings
 
 if TYPE_CHECKING:
     from saeops.adapters.mlflow import MlflowTracker, NullTracker
+    from saeops.stages.diagnose import Diagnosed
+
+EXPERIMENT = "saeops"
 
 
 class Services:
@@ -49,3 +52,165 @@ class Services:
         self.parent_run = parent_run
         self._quiet = quiet
         self._models: dict[ModelParams, LanguageModel] = {}
+
+    # ── clients ─────────────────────────────────────────────────────────────
+
+    def model(self, params: ModelParams) -> LanguageModel:
+        """The language model, loaded once."""
+        if params not in self._models:
+            from saeops.adapters.models import load_model
+
+            located = params.model_copy(update={"ref": self._located(params.ref)})
+            self._models[params] = load_model(located, cache=self.settings.cache)
+        return self._models[params]
+
+    def corpus(self, params: CorpusParams) -> Corpus:
+        from saeops.adapters.corpora import open_corpus
+
+        path = None if params.path is None else self._located(params.path)
+        return open_corpus(params.model_copy(update={"path": path}))
+
+    def llm(self, params: Params) -> Llm | None:
+        """The labelling LLM, or None where params want none."""
+        if params.label.llm_latents == 0:
+            return None
+        from saeops.adapters.llm import InProcess, OpenAiCompatible
+
+        config = params.label.llm
+        if config.backend == "openai":
+            return OpenAiCompatible(config, api_key=self.settings.llm_api_key)
+        return InProcess(self.model(params.model if config.model == "same" else ModelParams(ref=config.model)))
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The registry's object store."""
+        from saeops.adapters.stores import open_store
+
+        return open_store(self.settings.store)
+
+    @cached_property
+    def ledger(self) -> ReviewLedger:
+        from saeops.adapters.ledger import SqlLedger
+
+        return SqlLedger(self.settings.ledger)
+
+    @cached_property
+    def tracker(self) -> "MlflowTracker | NullTracker":
+        from saeops.adapters.mlflow import MlflowTracker, NullTracker
+
+        if self.settings.tracking == "none":
+            return NullTracker()
+        return MlflowTracker(self.settings.tracking, EXPERIMENT, artifacts=self._mlflow_artifacts)
+
+    @cached_property
+    def projection(self) -> RegistryProjection:
+        from saeops.adapters.projection import MemoryProjection, MlflowProjection
+
+        if self.settings.tracking == "none":
+            return MemoryProjection()
+        return MlflowProjection(self.settings.tracking, EXPERIMENT, artifacts=self._mlflow_artifacts)
+
+    @cached_property
+    def data_versions(self) -> DataVersions:
+        from saeops.adapters.dvc import DvcCli
+
+        return DvcCli(self.settings.root)
+
+    @property
+    def _mlflow_artifacts(self) -> Path:
+        return self.settings.var / "mlartifacts"
+
+    def _located(self, path: str) -> str:
+        """A relative path that exists under the checkout, made absolute; anything else as it is."""
+        inside = self.settings.root / path
+        return str(inside) if inside.exists() else path
+
+    # ── stages ──────────────────────────────────────────────────────────────
+
+    def harvest(self, params: Params) -> Ref:
+        from saeops.stages import harvest
+
+        with self._watching("harvest", params) as watch:
+            model, corpus = self.model(params.model), self.corpus(params.corpus)
+            return harvest.run(params, self.space, model=model, corpus=corpus, watch=watch)
+
+    def train(self, params: Params) -> Ref:
+        from saeops.stages import train
+
+        with self._watching("train", params) as watch:
+            return train.run(params, self.space, watch=watch)
+
+    def diagnose(self, params: Params) -> "Diagnosed":
+        from saeops.stages import diagnose
+
+        with self._watching("diagnose", params) as watch:
+            return diagnose.run(params, self.space, model=self.model(params.model), watch=watch)
+
+    def label(self, params: Params) -> Ref:
+        from saeops.stages import label
+
+        with self._watching("label", params) as watch:
+            model, llm = self.model(params.model), self.llm(params)
+            return label.run(params, self.space, model=model, llm=llm, watch=watch)
+
+    def bench(self, params: Params) -> Ref:
+        from saeops.stages import bench
+
+        with self._watching("bench", params) as watch:
+            return bench.run(params, self.space, model=self.model(params.model), watch=watch)
+
+    def bundle(self, params: Params) -> Ref:
+        from saeops.stages import bundle
+
+        with self._watching("bundle", params) as watch:
+            return bundle.run(params, self.space, watch=watch)
+
+    @contextmanager
+    def _watching(self, stage: str, params: Params) -> Iterator[Watch]:
+        """One stage at a time in a checkout, watched on the terminal and in the tracker."""
+        from saeops.adapters.watch import QuietWatch, TerminalWatch
+
+        section = params.model_dump(mode="json").get(stage, {})
+        with (
+            self._alone(stage),
+            self.tracker.run(
+                stage,
+                parent=self.parent_run,
+                params={"name": params.name, "seed": params.seed, stage: section},
+                inputs=self._made(),
+                tags={"saeops.name": params.name, "saeops.params": params.digest()},
+            ) as run,
+        ):
+            yield QuietWatch() if self._quiet else TerminalWatch(run)
+
+    def _made(self) -> Mapping[str, str]:
+        """kind → digest of what earlier stages left behind, for the tracker."""
+        from saeops.errors import SaeopsError
+        from saeops.sealed import open_sealed
+
+        made = {}
+        for kind in ("activations", "sae", "diagnostics", "catalog", "labels", "effects", "bundle"):
+            with contextlib.suppress(SaeopsError):
+                made[kind] = open_sealed(getattr(self.space, kind), kind=kind).digest
+        return made
+
+    @contextmanager
+    def _alone(self, stage: str) -> Iterator[None]:
+        """Hold the checkout's lock; the kernel gives it back when the process dies."""
+        path = self.settings.root / "artifacts" / ".lock"
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._say(f"{stage}: another saeops process works in this checkout; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            from rich.console import Console
+
+            Console(stderr=True).print(text, highlight=False)
