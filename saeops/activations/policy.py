@@ -4,6 +4,8 @@ It is applied as a mask after the forward pass. Deleting tokens before it
 would only move the attention sink to another token.
 """
 
+from pydantic import Field
+
 from saeops.config import Frozen
 
 
@@ -12,9 +14,9 @@ class TokenPolicy(Frozen):
 
     prepend_bos: bool = True
     """Put the beginning-of-sequence token before each window, as the model was trained."""
-    skip_positions: int = 1
+    skip_positions: int = Field(default=1, ge=0)
     """Positions at the start of each window to leave out, the prepended token included (attention sinks)."""
     mask_special: bool = True
     """Leave out the tokenizer's special tokens."""
-    max_norm_ratio: float | None = 10.0
+    max_norm_ratio: float | None = Field(default=10.0, gt=1)
     """Leave out tokens whose activation norm exceeds this multiple of the median; null keeps all."""

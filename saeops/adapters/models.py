@@ -1,0 +1,248 @@
+"""Language models through transformers: read and edited at named sites by forward hooks.
+
+Shape letters: B window, W position in a window, D width of a site, V vocabulary, F direction.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from saeops.activations.sites import Place, Structure, find_structure, hidden_of, resolve, with_hidden
+from saeops.adapters.model_source import ModelFolder, resolve_model
+from saeops.errors import ModelUnavailable
+from saeops.params import ModelParams
+from saeops.ports import Edit, ModelIdentity
+
+
+ANSWER_BATCH = 16
+"""Prompts of about one length that are answered in one forward pass."""
+
+
+class _Enough(Exception):  # noqa: N818
+    """Ends a forward pass once every site needed was seen."""
+
+
+def load_model(params: ModelParams, cache: Path) -> "TransformersModel":
+    """The model that `params.ref` names, ready to be read.
+
+    Raises:
+        ModelUnavailable: it cannot be found, fetched, checked or loaded.
+        ToolMissing: converting it needs a package that is not installed.
+        SiteUnknown: its structure is not one that can be read.
+    """
+    return TransformersModel(resolve_model(params, cache), device=params.device, dtype=params.dtype)
+
+
+class TransformersModel:
+    """A causal language model of transformers behind the port LanguageModel."""
+
+    def __init__(self, folder: ModelFolder, *, device: str = "auto", dtype: str = "float32") -> None:
+        self.device = _device(device)
+        transformers_logging.disable_progress_bar()
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
+            self._model: Any = AutoModelForCausalLM.from_pretrained(
+                folder.path, local_files_only=True, use_safetensors=True, dtype=getattr(torch, dtype)
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelUnavailable(
+                f"transformers cannot load {folder.ref}: {error}",
+                hint="model.ref must name a causal language model with config, tokenizer and safetensors weights",
+            ) from error
+        self._model.eval().requires_grad_(False).to(self.device)
+        self._structure: Structure = find_structure(self._model)
+        self._widths: dict[str, int] = {}
+        self._texts: dict[int, str] = {}
+        self.bos_id: int | None = _first(self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
+        added = self._tokenizer.added_tokens_decoder
+        marked = {index for index, token in added.items() if token.special}
+        self.special_ids: frozenset[int] = frozenset(self._tokenizer.all_special_ids) | marked
+        unembedding = self._model.get_output_embeddings().weight
+        self.identity = ModelIdentity(
+            ref=folder.ref,
+            digest=folder.digest,
+            architecture=type(self._model).__name__,
+            n_layers=len(self._structure.blocks),
+            d_model=int(unembedding.shape[1]),
+            vocabulary=int(unembedding.shape[0]),
+        )
+
+    def width(self, site: str) -> int:
+        """Width of a site's activations, seen in a pass over one token.
+
+        Raises:
+            SiteUnknown: the model has no such site; what there is is listed.
+        """
+        if site not in self._widths:
+            self._widths[site] = self.capture(torch.zeros(1, 1, dtype=torch.long), [site])[site].shape[-1]
+        return self._widths[site]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without specials."""
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """Each id as the text it stands for (spaces and newlines as they are)."""
+        return [self._text(int(index)) for index in ids]
+
+    def _text(self, index: int) -> str:
+        if index not in self._texts:
+            # Alone or at the start, some tokenizers drop a token's leading space: decode it behind another.
+            anchor = self.encode("a")
+            front, whole = self._decode(anchor), self._decode([*anchor, index])
+            self._texts[index] = whole[len(front) :]
+        return self._texts[index]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @torch.no_grad()
+    def capture(self, ids: Int[Tensor, "B W"], sites: Sequence[str]) -> dict[str, Float[Tensor, "B W D"]]:
+        """Activations at the sites, fp32 on the model's device; the pass stops after the last one.
+
+        Raises:
+            SiteUnknown: the model has no such site; what there is is listed.
+        """
+        places = {site: resolve(self._structure, site) for site in sites}
+        seen: dict[str, Tensor] = {}
+
+        def keep(site: str) -> Edit:
+            def look(hidden: Tensor) -> Tensor:
+                # A copy: later modules may write into this memory.
+                seen[site] = hidden.float().clone()
+                if len(seen) == len(places):
+                    raise _Enough
+                return hidden
+
+            return look
+
+        edits = [(places[site], keep(site)) for site in sites]
+        with self._hooked(edits), contextlib.suppress(_Enough):
+            self._model.base_model(ids.to(self.device), use_cache=False)
+        return seen
+
+    @torch.no_grad()
+    def logits(self, ids: Int[Tensor, "B W"], edits: Mapping[str, Edit] | None = None) -> Float[Tensor, "B W V"]:
+        """Logits, fp32, with each site's activations (fp32) replaced by what its edit returns.
+
+        Raises:
+            SiteUnknown: the model has no such site; what there is is listed.
+        """
+        places = [(resolve(self._structure, site), edit) for site, edit in (edits or {}).items()]
+        with self._hooked(places):
+            return self._model(ids.to(self.device), use_cache=False).logits.float()
+
+    @contextlib.contextmanager
+    def _hooked(self, edits: Sequence[tuple[Place, Edit]]) -> Iterator[None]:
+        handles = [_hook(place, edit) for place, edit in edits]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def unembed(self, directions: Float[Tensor, "F D"]) -> Float[Tensor, "F V"]:
+        """Direct effect of residual-stream directions on the logits, through the final norm's gain."""
+        gained_FD = directions.float().to(self.device) * self._final_gain()
+        return gained_FD @ self._model.get_output_embeddings().weight.float().T
+
+    def _final_gain(self) -> Float[Tensor, " D"]:
+        """The final norm's gain, measured: some norms multiply by their weight, others by one more."""
+        norm = self._structure.final_norm
+        probe_D = torch.ones(self.identity.d_model, device=self.device)
+        probe_D[::2] = -1
+        probe_D = probe_D.to(next(norm.parameters()).dtype)
+        # On ±1 the norm itself does nothing, and a bias cancels in the difference.
+        return ((norm(probe_D) - norm(-probe_D)) / 2 * probe_D).float()
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[str], *, max_new_tokens: int, system: str = "", prefix: str = ""
+    ) -> list[str]:
+        """The greedy answer to each chat prompt (plain continuation where there is no chat template).
+
+        The prompts run as one batch, padded on the left; `prefix` begins each answer and is not repeated.
+        """
+        rows = [self._prompt_ids(prompt, system) + self.encode(prefix) for prompt in prompts]
+        width = max(map(len, rows), default=0)
+        pad = _first(self._tokenizer.pad_token_id, self._tokenizer.eos_token_id, 0) or 0
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        answers = self._model.generate(
+            ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad
+        )
+        texts = self._tokenizer.batch_decode(answers[:, width:], skip_special_tokens=True)
+        return [str(text).strip() for text in texts]
+
+    @torch.no_grad()
+    def answer_logits(
+        self, prompts: Sequence[str], choices: Sequence[str], *, system: str = "", prefix: str = ""
+    ) -> Float[Tensor, "prompt choice"]:
+        """The next-token logit of each choice's first token after each chat prompt and a begun answer."""
+        rows = [self._prompt_ids(prompt, system) + self.encode(prefix) for prompt in prompts]
+        first = torch.tensor([self.encode(choice)[0] for choice in choices])
+        answers = torch.empty(len(rows), len(choices))
+        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for start in range(0, len(rows), ANSWER_BATCH):
+            batch = by_length[start : start + ANSWER_BATCH]
+            answers[batch] = self._last_logits([rows[i] for i in batch])[:, first]
+        return answers
+
+    def _last_logits(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "B V"]:
+        """Logits after each row's last token. Padded on the right, where causal attention cannot see it."""
+        width = max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+        ends, which = torch.tensor([len(row) - 1 for row in rows]).unique(return_inverse=True)
+        kept = self._model(ids, use_cache=False, logits_to_keep=ends.to(self.device)).logits
+        return kept[torch.arange(len(rows)), which].float().cpu()
+
+    def _prompt_ids(self, prompt: str, system: str) -> list[int]:
+        if not self._tokenizer.chat_template:
+            text = f"{system}\n\n{prompt}" if system else prompt
+            return ([] if self.bos_id is None else [self.bos_id]) + self.encode(text)
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": prompt})
+        # The template writes its own specials, so none are added when its text is encoded.
+        return self.encode(
+            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
+
+def _hook(place: Place, edit: Edit) -> Any:
+    def apply(hidden: Tensor) -> Tensor:
+        edited = edit(hidden.float())
+        assert edited.shape == hidden.shape, "an edit must keep the shape"
+        return edited.to(hidden.dtype)
+
+    if place.side == "input":
+        return place.module.register_forward_pre_hook(_on_input(apply))
+    return place.module.register_forward_hook(_on_output(apply))
+
+
+def _on_input(apply: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any], Any]:
+    return lambda _module, args: (apply(args[0]), *args[1:])
+
+
+def _on_output(apply: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], Any]:
+    return lambda _module, _args, output: with_hidden(output, apply(hidden_of(output)))
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((index for index in ids if index is not None), None)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        why = "no CUDA device is here" if name == "cuda" else "unknown"
+        raise ModelUnavailable(f"model.device {name!r}: {why}", hint="use auto, cpu or cuda")
+    return torch.device(name)
