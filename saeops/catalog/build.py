@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,9 +48,7 @@ def build_catalog(
         advance: told the tokens done; each token counts twice.
     """
     layout = split_layout(acts, split)
-    gathered = gather(
-        coded(acts, sae, layout, split, advance), layout, wanted, latents=sae.meta.d_sae, seed=seed
-    )
+    gathered = gather(coded(acts, sae, layout, split, advance), layout, wanted, latents=sae.meta.d_sae, seed=seed)
     frame = contexts(gathered, coded(acts, sae, layout, split, advance), layout, wanted)
     return Catalog(gathered, frame, layout)
 
@@ -96,9 +95,7 @@ def latent_table(catalog: Catalog, effects: Sequence[LogitEffects], texts: Texts
     return pd.DataFrame(columns)
 
 
-def _effect_columns(
-    effects: Sequence[LogitEffects], latents: int, texts: Texts
-) -> dict[str, list[list[str]] | list[list[float]]]:
+def _effect_columns(effects: Sequence[LogitEffects], latents: int, texts: Texts) -> dict[str, list[Any]]:
     if not effects:
         names = ("raised_tokens", "raised_logits", "lowered_tokens", "lowered_logits")
         return {name: [[] for _ in range(latents)] for name in names}

@@ -16,9 +16,7 @@ from saeops.catalog.strongest import Entries, rank_in_run
 Array = np.ndarray
 
 
-def contexts(
-    gathered: Gathered, batches: Iterable[CodedBatch], layout: Layout, wanted: Wanted
-) -> pd.DataFrame:
+def contexts(gathered: Gathered, batches: Iterable[CodedBatch], layout: Layout, wanted: Wanted) -> pd.DataFrame:
     """ContextTable of all latents.
 
     Args:

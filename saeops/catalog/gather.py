@@ -54,9 +54,7 @@ class Gathered:
     """Firings drawn uniformly, at most one a window."""
 
 
-def gather(
-    batches: Iterable[CodedBatch], layout: Layout, wanted: Wanted, *, latents: int, seed: int
-) -> Gathered:
+def gather(batches: Iterable[CodedBatch], layout: Layout, wanted: Wanted, *, latents: int, seed: int) -> Gathered:
     """Read every batch once."""
     tokens, active, total = 0, np.zeros(latents, dtype=np.int64), np.zeros(latents)
     largest = np.zeros(latents, dtype=np.float32)

@@ -38,6 +38,4 @@ def logit_effects(
         logits_FV = unembed(W_dec[start : start + size]).float()
         raised = logits_FV.topk(min(n, logits_FV.shape[1]), dim=1)
         lowered = logits_FV.topk(min(n, logits_FV.shape[1]), dim=1, largest=False)
-        yield LogitEffects(
-            raised.indices.cpu(), raised.values.cpu(), lowered.indices.cpu(), lowered.values.cpu()
-        )
+        yield LogitEffects(raised.indices.cpu(), raised.values.cpu(), lowered.indices.cpu(), lowered.values.cpu())

@@ -60,10 +60,12 @@ class ContextTable(pa.DataFrameModel):
         strict = True
 
     @pa.dataframe_check
+    @classmethod
     def one_activation_a_token(cls, frame: pd.DataFrame) -> "Series[bool]":
         return frame["tokens"].map(len) == frame["activations"].map(len)
 
     @pa.dataframe_check
+    @classmethod
     def its_own_activation_stands_at_its_position(cls, frame: pd.DataFrame) -> "Series[bool]":
         inside = (frame["position"] - frame["start"]).to_numpy()
         shown = zip(frame["activations"], inside, frame["activation"], strict=True)

@@ -63,9 +63,7 @@ def splice_at(mask_BW: Bool[Tensor, "B W"], splice: Splice) -> Edit:
     return edit
 
 
-def counted_positions(
-    mask_BW: Bool[Tensor, "B W"], lengths: Int[Tensor, " B"]
-) -> Bool[Tensor, "B W"]:
+def counted_positions(mask_BW: Bool[Tensor, "B W"], lengths: Int[Tensor, " B"]) -> Bool[Tensor, "B W"]:
     """Positions in the mask whose next token exists in the window."""
     has_next = torch.arange(mask_BW.shape[1]) + 1 < lengths[:, None]
     return mask_BW & has_next

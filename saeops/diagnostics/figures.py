@@ -92,7 +92,9 @@ def activation_figure(firing: Firing, latents: Sequence[int]) -> Figure:
 
 def position_figure(explained_W: Float[Array, " W"], mean: Interval) -> Figure:
     """Explained variance along the window: early positions are often the hard ones."""
-    figure, axes = _canvas("Explained variance along the window", x="position in the window", y="explained variance")
+    figure, axes = _canvas(
+        "Explained variance along the window", x="position in the window", y="explained variance"
+    )
     shown = np.flatnonzero(np.isfinite(explained_W))
     axes.plot(shown, explained_W[shown], color=BLUE, linewidth=1.4)
     axes.axhline(mean.point, color=INK, linewidth=1, linestyle="--", label=f"all positions: {mean.point:.3f}")

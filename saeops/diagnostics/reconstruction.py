@@ -55,9 +55,7 @@ class ReconstructionMeter:
         self._tokens, self._error, self._square = zeros(groups), zeros(groups), zeros(groups)
         self._total, self._cosine = zeros(groups, d_model), zeros(groups)
 
-    def add(
-        self, group_T: Int[Tensor, " T"], x_TD: Float[Tensor, "T D"], x_hat_TD: Float[Tensor, "T D"]
-    ) -> None:
+    def add(self, group_T: Int[Tensor, " T"], x_TD: Float[Tensor, "T D"], x_hat_TD: Float[Tensor, "T D"]) -> None:
         """Tokens with their reconstruction; group_T says which group each belongs to."""
         group_T, x_TD, x_hat_TD = group_T.cpu().long(), x_TD.cpu().double(), x_hat_TD.cpu().double()
         self._tokens.index_add_(0, group_T, torch.ones(len(x_TD), dtype=torch.float64))

@@ -3,6 +3,12 @@
 import pandera.pandas as pa
 from pandera.typing.pandas import Series
 
+KIND = "diagnostics"
+VERSION = 1
+METRICS_FILE = "metrics.json"
+LATENTS = "latents.parquet"
+FIGURES = "figures"
+
 
 class DiagnosedLatentTable(pa.DataFrameModel):
     """One row a latent, measured on the eval split."""

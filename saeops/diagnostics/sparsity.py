@@ -93,9 +93,7 @@ def _counted(row: Array, column: Array, shape: tuple[int, int]) -> sp.csr_array:
     return sp.csr_array((np.ones(len(row), dtype=np.int64), (row, column)), shape=shape)
 
 
-def sparsity_metrics(
-    firing: Firing, *, dense_above: float, resamples: int, seed: int
-) -> dict[str, Interval]:
+def sparsity_metrics(firing: Firing, *, dense_above: float, resamples: int, seed: int) -> dict[str, Interval]:
     """The sparsity metrics, bootstrapped by document (dead_fraction: by jackknife, see there)."""
     seen = firing.tokens_U > 0
     tokens_U, l0_UL = firing.tokens_U[seen].astype(np.float64), firing.l0_UL[seen]
