@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from saeops.errors import SaeopsError
-from saeops.params import Params, Selection, load_params, read_selection
+from saeops.params import Params, choose_selection, load_params
 
 if TYPE_CHECKING:
     from saeops.services import Services
@@ -40,22 +40,17 @@ STAGES, REGISTRY, HELP = "Stages", "Registry", "Look and check"
 
 Root = Annotated[Path, typer.Option(help="The checkout: where params.yaml lies.", envvar="SAEOPS_ROOT")]
 Profile = Annotated[
-    str | None, typer.Option(help="Overlay from profiles/ (default: the one in profile.yaml).")
+    str | None, typer.Option(help="Overlay from profiles/, remembered in profile.yaml.")
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override one value, e.g. train.k=64.")
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override one value, e.g. train.k=64; remembered.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")]
 
 
 def chosen_params(root: Path, profile: str | None, overrides: Sequence[str] | None) -> Params:
     """Params in force: the checkout's selection, unless the command line says otherwise."""
-    selection = read_selection(root)
-    if profile is not None:
-        selection = Selection(profile=profile)
-    if overrides:
-        selection = Selection(profile=selection.profile, set=(*selection.set, *overrides))
-    return load_params(root, selection)
+    return load_params(root, choose_selection(root, profile, overrides))
 
 
 def open_services(root: Path, *, quiet: bool = False) -> "Services":
@@ -79,7 +74,7 @@ def say_ref(kind: str, digest: str, path: Path, *, as_json: bool) -> None:
 def _run_stage(
     name: str, root: Path, profile: str | None, overrides: Sequence[str] | None, *, as_json: bool
 ) -> None:
-    params = chosen_params(root, profile, overrides)
+    params = remembered_params(root, profile, overrides)
     ref = getattr(open_services(root, quiet=as_json), name)(params)
     say_ref(ref.kind, ref.digest, ref.path, as_json=as_json)
 
@@ -107,7 +102,7 @@ def diagnose(
     """Measure it on held-out documents and catalog what its latents fire on."""
     from saeops.metrics import read_metrics
 
-    params = chosen_params(root, profile, overrides)
+    params = remembered_params(root, profile, overrides)
     made = open_services(root, quiet=as_json).diagnose(params)
     metrics = read_metrics(made.diagnostics.path / "metrics.json")
     if as_json:
@@ -213,7 +208,7 @@ def one_clear_error() -> Iterator[None]:
 
         console = Console(stderr=True, highlight=False)
         console.print(f"[bold red]error[/] ({type(error).__name__}): ", end="")
-        console.print(str(error), markup=False)
+        console.print(str(error), markup=False, soft_wrap=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; finished work is kept, run the same command again to go on\n")
