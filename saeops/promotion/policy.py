@@ -1,23 +1,31 @@
 """Promotion policy: which figures must reach which bound."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from saeops.config import Frozen
 
 
 class Gate(Frozen):
-    """One requirement on one metric, judged by the bound that is hardest on the candidate."""
+    """Requirements on one metric, each judged by the bound that is hardest on the candidate."""
 
     metric: str
-    """A metric's name in diagnostics, labels, effects or review, e.g. `explained_variance`."""
+    """A metric's name in diagnostics, labels or effects, e.g. `explained_variance`."""
     at_least: float | None = None
     """The interval's lower bound must reach this."""
     at_most: float | None = None
     """The interval's upper bound must stay at or below this."""
     not_worse_than_champion_by: float | None = Field(default=None, ge=0)
     """The candidate's worst bound may trail the champion's point by at most this; not judged at the first promotion."""
+
+    @model_validator(mode="after")
+    def _requires_something(self) -> Self:
+        if (self.at_least, self.at_most, self.not_worse_than_champion_by) == (None, None, None):
+            raise ValueError(
+                f"the gate on {self.metric} requires nothing: give at_least, at_most or not_worse_than_champion_by"
+            )
+        return self
 
 
 class PromotePolicy(Frozen):

@@ -1,0 +1,30 @@
+"""saeops: operate sparse-autoencoder feature dictionaries."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from saeops.dictionary.handle import Dictionary
+
+__all__ = ["load"]
+
+
+def load(reference: str, *, root: str | Path = ".") -> "Dictionary":
+    """A dictionary from the registry, every byte verified, kept in the local cache.
+
+    Args:
+        reference: `name@champion`, `name@previous`, `name@<seq>`, a digest, or a bundle's folder.
+        root: the checkout, whose `var/registry` is the store unless SAEOPS_STORE names another.
+
+    Raises:
+        NameUnknown, VersionUnknown: the reference means nothing here; lists what there is.
+        FolderDamaged: a file of the bundle is missing, extra, or changed; names it.
+        StoreDenied, StoreUnreachable: the store cannot be read.
+    """
+    # Here, so that `import saeops` costs nothing.
+    from saeops.services import Services
+    from saeops.settings import Settings
+    from saeops.stages.load import run
+
+    settings = Settings.from_environment(Path(root))
+    return run(reference, store=Services(settings, quiet=True).store, cache=settings.cache)

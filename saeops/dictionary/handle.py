@@ -1,0 +1,107 @@
+"""A loaded dictionary: what consumers get from `saeops.load`."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from saeops.dictionary.bundle import Bundle
+from saeops.dictionary.provenance import Provenance
+from saeops.metrics import read_metrics
+from saeops.review.outcome import apply_decisions, decisions_on
+from saeops.sae.canonical import Sae
+from saeops.sae.codes import Codes
+from saeops.stats import Interval
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A latent with a label that stands."""
+
+    latent: int
+    label: str
+    """The labeller's text, or the reviewer's where it was edited."""
+    confidence: float
+    """Lower bound of Youden's J of the labeller's text, in [0, 1]."""
+    density: float
+    """Share of explain-split tokens on which it fires."""
+    labeller: str
+    """`pattern` or `llm:<name>`."""
+    reviewed: Literal["accept", "edit"] | None
+    """What a reviewer said; None where nobody looked."""
+
+
+class Dictionary:
+    """A verified bundle, ready to use."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+
+    def __repr__(self) -> str:
+        return f"Dictionary({self.name!r}, digest={self.digest[:12]!r}, latents={self.sae.meta.d_sae})"
+
+    @property
+    def name(self) -> str:
+        return self.provenance.name
+
+    @property
+    def digest(self) -> str:
+        return self._bundle.digest
+
+    @property
+    def provenance(self) -> Provenance:
+        """What it was made from."""
+        return self._bundle.provenance
+
+    @cached_property
+    def sae(self) -> Sae:
+        """The weights."""
+        return Sae.load(self._bundle.path / "sae")
+
+    @cached_property
+    def metrics(self) -> dict[str, Interval]:
+        """Its diagnostics on held-out documents."""
+        return read_metrics(self._bundle.path / "diagnostics" / "metrics.json")
+
+    def encode(self, x_TD: Float[Tensor, "token d_model"]) -> Codes:
+        """The latents that fire on each token's activation at this dictionary's site."""
+        return self.sae.encode(x_TD)
+
+    def decode(self, codes: Codes) -> Float[Tensor, "token d_model"]:
+        """The activations that the codes stand for."""
+        return self.sae.decode(codes)
+
+    def features(self, min_confidence: float | None = None) -> list[Feature]:
+        """Labelled latents by falling confidence; rejected labels are left out.
+
+        Args:
+            min_confidence: None takes the `promote.trusted_confidence` it was built under.
+        """
+        policy = self.provenance.params["promote"]["trusted_confidence"]
+        least = float(policy) if min_confidence is None else min_confidence
+        return [feature for feature in self._features if feature.confidence >= least]
+
+    @cached_property
+    def _features(self) -> list[Feature]:
+        entries, candidate = self._bundle.reviews(), self._bundle.candidate
+        decisions = decisions_on(entries, candidate)
+        labels = self._bundle.labels()
+        chosen = labels[labels["chosen"] & labels["text"].notna()]
+        standing = apply_decisions(chosen, entries, bundle=candidate)
+        rows = standing.merge(self._bundle.latents()[["latent", "density"]], on="latent")
+        features = []
+        for row in rows.to_dict("records"):
+            decision = decisions.get((int(row["latent"]), str(row["version"])))
+            features.append(
+                Feature(
+                    latent=int(row["latent"]),
+                    label=str(row["text"]),
+                    confidence=float(row["confidence"]),
+                    density=float(row["density"]),
+                    labeller=str(row["labeller"]),
+                    reviewed=decision.verdict if decision else None,  # type: ignore[arg-type]
+                )
+            )
+        return sorted(features, key=lambda feature: (-feature.confidence, feature.latent))

@@ -1,0 +1,74 @@
+"""Where everything lies in the object store. Normative: docs/formats/journal.md.
+
+bundles/<digest>/…                      immutable; manifest.json is written last
+names/<name>/champion.json              the pointer, moved by compare-and-swap only
+names/<name>/journal/<seq>.json         what was meant to happen (written first, never changed)
+names/<name>/journal/<seq>.closed.json  what became of it (written last, never changed)
+names/<name>/pins.json                  versions that may not become champion again
+names/<name>/verdicts/<digest>.json     what the judge saw and said
+"""
+
+import re
+
+from pydantic import TypeAdapter, ValidationError
+
+from saeops.errors import NameUnknown
+from saeops.refs import DictionaryName
+
+_NAME = TypeAdapter(DictionaryName)
+_ENTRY = re.compile(r"(\d{8})(\.closed)?\.json")
+
+
+def check_name(name: str) -> str:
+    """The name, if a dictionary can be called that.
+
+    Raises:
+        NameUnknown: it cannot.
+    """
+    try:
+        return _NAME.validate_python(name)
+    except ValidationError as error:
+        raise NameUnknown(
+            f"{name!r} is not a dictionary's name",
+            hint="write model-family/site, e.g. smollm2-135m/blocks.10.resid_post; `saeops status` lists names",
+        ) from error
+
+
+def bundle_key(digest: str, file: str = "") -> str:
+    return f"bundles/{digest}/{file}"
+
+
+def champion_key(name: str) -> str:
+    return f"names/{check_name(name)}/champion.json"
+
+
+def pins_key(name: str) -> str:
+    return f"names/{check_name(name)}/pins.json"
+
+
+def verdict_key(name: str, digest: str) -> str:
+    return f"names/{check_name(name)}/verdicts/{digest}.json"
+
+
+def journal_prefix(name: str) -> str:
+    return f"names/{check_name(name)}/journal/"
+
+
+def entry_key(name: str, sequence: int) -> str:
+    return f"{journal_prefix(name)}{sequence:08d}.json"
+
+
+def closing_key(name: str, sequence: int) -> str:
+    return f"{journal_prefix(name)}{sequence:08d}.closed.json"
+
+
+def last_sequence(keys: list[str], name: str) -> int:
+    """The highest sequence number among the keys of a journal; 0 where there is none."""
+    files = (key.removeprefix(journal_prefix(name)) for key in keys)
+    return max((int(match[1]) for file in files if (match := _ENTRY.fullmatch(file))), default=0)
+
+
+def names_among(keys: list[str]) -> list[str]:
+    """The names that have a pointer, given every key under `names/`."""
+    pointers = (key for key in keys if key.endswith("/champion.json"))
+    return [key.removeprefix("names/").removesuffix("/champion.json") for key in pointers]

@@ -1,0 +1,107 @@
+"""Promotion: judge a bundle, then make it champion."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from saeops.diagnostics.metrics import METRICS as DIAGNOSTICS
+from saeops.dictionary.bundle import Bundle, open_bundle
+from saeops.digests import canonical_json
+from saeops.errors import GateRefused, LostRace, UsageError
+from saeops.metrics import Better, Metric
+from saeops.ports import ObjectStore
+from saeops.promotion import keys
+from saeops.promotion.evidence import gather
+from saeops.promotion.judge import judge
+from saeops.promotion.plan import plan_promotion
+from saeops.promotion.policy import PromotePolicy
+from saeops.promotion.protocol import Author, intent
+from saeops.promotion.state import SHORT, State
+from saeops.promotion.verdict import Verdict
+from saeops.stages.records import read_state
+from saeops.stages.transfer import fetch, upload
+from saeops.stages.walk import Moved, Registry, move, settle
+
+METRICS: Mapping[str, Metric] = {**DIAGNOSTICS}
+
+
+def judge_bundle(bundle: Path, *, store: ObjectStore, cache: Path, policy: PromotePolicy) -> Verdict:
+    """The verdict on a bundle folder beside the champion of its name.
+
+    Raises:
+        StageMissing, FolderDamaged, FormatUnknown: the bundle, or the champion's copy, is not whole.
+        JournalBroken: the registry cannot be trusted.
+    """
+    candidate = open_bundle(bundle)
+    champion = read_state(store, candidate.provenance.name).champion
+    theirs = gather(open_bundle(fetch(store, champion, cache))) if champion else None
+    directions: dict[str, Better] = {name: metric.better for name, metric in METRICS.items()}
+    return judge(gather(candidate), theirs, policy, directions)
+
+
+def run(
+    bundle: Path,
+    verdict: Verdict,
+    *,
+    registry: Registry,
+    author: Author,
+    reason: str = "",
+    force: bool = False,
+    git_commit: str | None = None,
+    dry_run: bool = False,
+) -> Moved:
+    """Make a judged bundle champion of its name; safe to repeat.
+
+    Args:
+        force: promote whatever the verdict; needs a reason, and shows in status and history for ever.
+
+    Raises:
+        GateRefused: the verdict is not a pass; the message goes gate by gate.
+        VersionPinned: somebody pinned this bundle, or a rollback left it.
+        LostRace: the champion is no longer the one it was judged beside, or somebody else was first.
+        IntegrityError: the bundle, here or in the store, is not whole; the champion is not touched.
+        UsageError: force without a reason.
+    """
+    if force and not reason.strip():
+        raise UsageError("a forced promotion needs a reason", hint='add --reason "…": it shows for ever')
+    candidate = open_bundle(bundle)
+    name = candidate.provenance.name
+    state = read_state(registry.store, name) if dry_run else settle(registry, name, author)
+    plan = plan_promotion(state, candidate.digest)
+    if plan.unchanged:
+        return Moved(plan, None)
+    _check_verdict(verdict, candidate, state, force=force)
+    if dry_run:
+        return Moved(plan, None)
+    upload(registry.store, bundle, candidate.digest)
+    registry.store.put(keys.verdict_key(name, verdict.digest), canonical_json(verdict.to_json()))
+    entry = intent(
+        state,
+        author,
+        action="promote",
+        to_digest=candidate.digest,
+        reason=reason.strip(),
+        verdict=verdict.digest,
+        forced=verdict.outcome != "pass",
+        git_commit=git_commit,
+    )
+    return move(registry, state, plan, entry, author, bundle)
+
+
+def _check_verdict(verdict: Verdict, candidate: Bundle, state: State, *, force: bool) -> None:
+    assert verdict.bundle == candidate.digest, "a verdict is given on the bundle that it is used for"
+    if verdict.champion != state.champion:
+        beside = verdict.champion[:SHORT] if verdict.champion else "no champion"
+        raise LostRace(
+            f"{candidate.digest[:SHORT]} was judged beside {beside}, and the champion of {state.name} has changed",
+            hint="run the same command again: it judges beside the new champion",
+        )
+    if verdict.outcome == "pass" or force:
+        return
+    hint = (
+        "answer what is open (`saeops review queue` where a review waits) and promote again"
+        if verdict.outcome == "inconclusive"
+        else "mend what fails and build again; or, if you answer for it, --force --reason …"
+    )
+    raise GateRefused(
+        f"the verdict on {candidate.digest[:SHORT]} is {verdict.outcome}:\n{verdict.explain()}", hint=hint
+    )

@@ -1,0 +1,144 @@
+"""The walk that promotion and rollback share: intent, verify, pointer, pin, projection, closing.
+
+Killed anywhere, readers see the old champion or the new one, whole, and the
+next caller finishes or voids what was left. Why each step stands where it
+does: docs/formats/journal.md.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from saeops.errors import IntegrityError, LostRace, SaeopsError, VersionUnknown
+from saeops.ports import ObjectStore, RegistryProjection
+from saeops.promotion import keys
+from saeops.promotion.journal import Entry, Outcome, Step
+from saeops.promotion.plan import Plan
+from saeops.promotion.projection import alias_changes
+from saeops.promotion.protocol import Author, closing, fenced, moved, next_step
+from saeops.promotion.state import SHORT, State, pin_owed
+from saeops.stages.records import append, change_pins, close, put_pointer, read_pointer, read_state
+from saeops.stages.transfer import verify_stored
+
+PATIENCE_S = 3.0
+"""How long an intent that somebody else left open may stay so before it is voided."""
+PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Registry:
+    """One object store with its readable copy, and how patient to be with others."""
+
+    store: ObjectStore
+    projection: RegistryProjection
+    patience_s: float = PATIENCE_S
+    pause: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What an operation did."""
+
+    plan: Plan
+    entry: Entry | None
+    """The journal entry; None where nothing changed (then `plan.unchanged` says why, or it was a dry run)."""
+    projection_problem: str = ""
+    """Why the readable copy could not follow; `saeops reconcile` repairs it."""
+
+
+def settle(registry: Registry, name: str, author: Author) -> State:
+    """The state after finishing or voiding whatever intent was left open.
+
+    Raises:
+        JournalBroken, FormatUnknown, LostRace: as `read_state`.
+    """
+    waited = 0.0
+    while (state := read_state(registry.store, name)).journal.open is not None:
+        step = state.journal.open
+        match next_step(state):
+            case "finish":
+                _finish(registry, step, author, None, note="finished later: the pointer had been moved")
+            case "void":
+                _close(registry.store, step, "void", author, note="found open, and the pointer had not been moved")
+            case "fence" if waited < registry.patience_s:
+                # Its owner may be alive and reading a large bundle.
+                registry.pause(PAUSE_S)
+                waited += PAUSE_S
+            case "fence":
+                put_pointer(registry.store, fenced(state), etag=state.etag)
+    return state
+
+
+def move(registry: Registry, state: State, plan: Plan, entry: Entry, author: Author, bundle: Path | None) -> Moved:
+    """Carry out a plan on the settled state it was made for.
+
+    Args:
+        bundle: the target's folder where one is at hand, to register with the projection.
+
+    Raises:
+        LostRace: somebody else was first; the champion is theirs.
+        IntegrityError, VersionUnknown: the target in the store is not whole; the champion is not touched.
+    """
+    store = registry.store
+    step = append(store, entry)
+    if step is None:
+        raise _lost(store, entry)
+    try:
+        verify_stored(store, entry.to_digest)
+    except (IntegrityError, VersionUnknown) as error:
+        _close(store, step, "void", author, note=error.message)
+        raise
+    if not put_pointer(store, moved(step), etag=state.etag) and not _landed(store, step):
+        _close(store, step, "void", author, note="the pointer was taken from it")
+        raise _lost(store, entry)
+    problem = _finish(registry, step, author, bundle, note="")
+    return Moved(plan, entry, projection_problem=problem)
+
+
+def _finish(registry: Registry, step: Step, author: Author, bundle: Path | None, *, note: str) -> str:
+    """Everything that follows a moved pointer; each part may have been done before."""
+    name = step.entry.name
+    change_pins(registry.store, name, lambda pins: pins.and_also(pin_owed(step)))
+    problem = project(registry, name, step.entry, bundle)
+    _close(registry.store, step, "done", author, note=note)
+    return problem
+
+
+def project(registry: Registry, name: str, entry: Entry, bundle: Path | None) -> str:
+    """Bring the readable copy's aliases up to date; the problem in words where that fails."""
+    try:
+        if bundle is not None:
+            tags = {"sequence": str(entry.sequence), "operation": entry.operation, "forced": str(entry.forced)}
+            registry.projection.register(name, entry.to_digest, bundle, tags)
+        for change in alias_changes(read_state(registry.store, name), registry.projection.aliases(name)):
+            registry.projection.point(name, change.alias, change.wanted)
+    except Exception as error:
+        # Whatever the tracker raises, the champion stands: the copy is repaired later.
+        return error.message if isinstance(error, SaeopsError) else f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _close(store: ObjectStore, step: Step, outcome: Outcome, author: Author, *, note: str) -> None:
+    close(store, step.entry.name, closing(step, outcome, author, note))
+
+
+def _landed(store: ObjectStore, step: Step) -> bool:
+    """Whether our pointer was written although the store refused it: a refusal can be a retry's echo."""
+    pointer = read_pointer(store, step.entry.name)
+    if pointer is not None and pointer.operation == step.entry.operation:
+        return True
+    # Others may have finished our operation and gone on.
+    return any(done.entry_sha256 == step.entry_sha256 for done in read_state(store, step.entry.name).settled)
+
+
+def _lost(store: ObjectStore, entry: Entry) -> LostRace:
+    found = store.get(keys.entry_key(entry.name, entry.sequence))
+    pointer = read_pointer(store, entry.name)
+    champion = pointer.digest[:SHORT] if pointer and pointer.digest else "none yet"
+    ours = found is not None and found.data == entry.to_bytes()
+    what = "voided this operation while it ran" if ours else "was first"
+    return LostRace(
+        f"{entry.name}: somebody else {what}; champion: {champion}",
+        hint=f"see `saeops history {entry.name}`, then run the same command again if it is still wanted",
+    )
