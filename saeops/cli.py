@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from saeops.errors import SaeopsError
-from saeops.params import Params, choose_selection, load_params
+from saeops.params import Params, choose_selection, load_params, write_selection
 
 if TYPE_CHECKING:
     from saeops.services import Services
@@ -43,7 +43,7 @@ Profile = Annotated[
     str | None, typer.Option(help="Overlay from profiles/, remembered in profile.yaml.")
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override one value, e.g. train.k=64; remembered.")
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override one value, e.g. train.k=64.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")]
 
@@ -51,6 +51,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines inst
 def chosen_params(root: Path, profile: str | None, overrides: Sequence[str] | None) -> Params:
     """Params in force: the checkout's selection, unless the command line says otherwise."""
     return load_params(root, choose_selection(root, profile, overrides))
+
+
+def remembered_params(root: Path, profile: str | None, overrides: Sequence[str] | None) -> Params:
+    """`chosen_params`, and from now on the checkout is at this choice: the next stage must follow it."""
+    selection = choose_selection(root, profile, overrides)
+    params = load_params(root, selection)
+    write_selection(root, selection)
+    return params
 
 
 def open_services(root: Path, *, quiet: bool = False) -> "Services":
