@@ -29,7 +29,7 @@ Outcome = Literal["done", "void"]
 class Record(Frozen):
     """One JSON object of the registry, with the version of its format."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
 
     def to_bytes(self) -> bytes:
         """Equal values give equal bytes."""

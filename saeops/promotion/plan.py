@@ -73,9 +73,8 @@ def settling(state: State) -> tuple[str, ...]:
         return ()
     entry = step.entry
     outcome = "close it as done" if next_step(state) == "finish" else "void it"
-    return (
-        f"{keys.closing_key(state.name, entry.sequence)}: {entry.who} left a {entry.action} open at {entry.at}; {outcome}",
-    )
+    left = f"{entry.who} left a {entry.action} open at {entry.at}"
+    return (f"{keys.closing_key(state.name, entry.sequence)}: {left}; {outcome}",)
 
 
 def _plan(state: State, action: Action, target: str) -> Plan:
@@ -124,7 +123,7 @@ def _refuse_pinned(state: State, digest: str) -> None:
         pin = pins[digest]
         by = f"rollback {pin.sequence}" if pin.sequence else pin.who
         raise VersionPinned(
-            f"{digest[:SHORT]} is pinned under {state.name} since {pin.at} by {by}: {pin.reason or 'no reason given'}",
+            f"{digest[:SHORT]} is pinned under {state.name} since {pin.at} by {by}: {pin.reason}",
             hint=f"if it may be champion again: `saeops unpin {state.name} {digest[:SHORT]}`, then repeat",
         )
 

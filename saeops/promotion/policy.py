@@ -17,7 +17,7 @@ class Gate(Frozen):
     at_most: float | None = None
     """The interval's upper bound must stay at or below this."""
     not_worse_than_champion_by: float | None = Field(default=None, ge=0)
-    """The candidate's worst bound may trail the champion's point by at most this; not judged at the first promotion."""
+    """The candidate's worst bound may trail the champion's point by this much; not judged without a champion."""
 
     @model_validator(mode="after")
     def _requires_something(self) -> Self:

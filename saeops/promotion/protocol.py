@@ -57,18 +57,6 @@ def intent(
     )
 
 
-def moved(step: Step) -> Pointer:
-    """The pointer once the step's operation has moved it."""
-    entry = step.entry
-    return Pointer(
-        name=entry.name,
-        digest=entry.to_digest,
-        sequence=entry.sequence,
-        operation=entry.operation,
-        entry=step.entry_sha256,
-    )
-
-
 def closing(step: Step, outcome: Outcome, author: Author, note: str) -> Closing:
     return Closing(
         sequence=step.entry.sequence,

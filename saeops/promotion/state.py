@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from saeops.config import Frozen
 from saeops.errors import NameUnknown, VersionUnknown
 from saeops.promotion.journal import Journal, Record, Step, broken
@@ -38,9 +40,9 @@ class Pin(Frozen):
 class Pins(Record):
     """names/<name>/pins.json."""
 
-    pins: dict[str, Pin] = {}
+    pins: dict[str, Pin] = Field(default_factory=dict)
     """By bundle digest."""
-    lifted: dict[str, int] = {}
+    lifted: dict[str, int] = Field(default_factory=dict)
     """Bundle digest → journal sequence at which it was unpinned: pins of earlier rollbacks come too late."""
 
     def and_also(self, pins: dict[str, Pin]) -> "Pins":
@@ -142,20 +144,28 @@ def check_state(state: State) -> State:
         JournalBroken: one of them was edited.
     """
     pointer, last = state.pointer, state.made_champion
-    found = (pointer.digest, pointer.sequence, pointer.operation, pointer.entry) if pointer else (None,) * 4
-    told = (
-        (last.entry.to_digest, last.entry.sequence, last.entry.operation, last.entry_sha256)
-        if last
-        else (None,) * 4
-    )
-    if found != told or (pointer and pointer.name != state.name):
-        at = f"entry {last.entry.sequence}" if last else "an empty journal"
+    blank = Pointer(name=state.name, digest=None, sequence=None, operation=None, entry=None)
+    found = (pointer or blank).model_copy(update={"fence": None})
+    told = blank if last is None else moved(last)
+    if found != told:
         raise broken(
             f"{state.name}: champion.json",
-            f"(sequence {found[1]}) and the journal (last: {at}) disagree: an entry, a closing or the pointer "
-            "was changed by hand",
+            f"(entry {found.sequence}) and the journal (last moved by entry {told.sequence}) disagree: "
+            "an entry, a closing or the pointer was changed by hand",
         )
     return state
+
+
+def moved(step: Step) -> Pointer:
+    """The pointer once the step's operation has moved it."""
+    entry = step.entry
+    return Pointer(
+        name=entry.name,
+        digest=entry.to_digest,
+        sequence=entry.sequence,
+        operation=entry.operation,
+        entry=step.entry_sha256,
+    )
 
 
 def no_champion(name: str) -> NameUnknown:

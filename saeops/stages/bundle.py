@@ -29,6 +29,9 @@ MADE_BY = {
     "effects": "saeops bench",
 }
 
+SECTIONS = ("seed", "harvest", "train", "diagnose", "label", "bench")
+"""Params that a stage records in its inputs as they stand in params.yaml."""
+
 
 def run(params: Params, space: Workspace, *, watch: Watch) -> Ref:
     """Seal all finished stages into `artifacts/bundle`. The same params, data and code give the same digest.
@@ -63,11 +66,11 @@ def check_parts(parts: Mapping[str, Sealed], params: Params) -> None:
         ModelMismatch: names the part that is out of date and the stage to rerun.
     """
     sections = params.model_dump(mode="json")
-    for kind, part in parts.items():
+    for part in parts.values():
         for key, value in part.inputs.items():
             if key in parts and value != parts[key].digest:
                 raise _out_of_date(part, f"was made from another {key} than the one in {parts[key].path}")
-            if key in sections and key not in parts and _plain(value) != sections[key] and key != "model":
+            if key in SECTIONS and value != sections[key]:
                 raise _out_of_date(part, f"was made under other params ({key})")
 
 
@@ -77,13 +80,9 @@ def _out_of_date(part: Sealed, what: str) -> ModelMismatch:
     )
 
 
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
-
-
 def _open(space: Workspace, kind: str) -> Sealed:
     folder: Path = getattr(space, kind)
-    # The activation set stays outside the bundle; its digest vouches for it, and reading gigabytes would not add to that.
+    # The activation set stays outside the bundle: its digest vouches for it without reading gigabytes.
     check = open_sealed if kind == "activations" else verify
     return check(folder, kind=kind, made_by=MADE_BY[kind])
 

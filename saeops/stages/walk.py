@@ -16,8 +16,8 @@ from saeops.promotion import keys
 from saeops.promotion.journal import Entry, Outcome, Step
 from saeops.promotion.plan import Plan
 from saeops.promotion.projection import alias_changes
-from saeops.promotion.protocol import Author, closing, fenced, moved, next_step
-from saeops.promotion.state import SHORT, State, pin_owed
+from saeops.promotion.protocol import Author, closing, fenced, next_step
+from saeops.promotion.state import SHORT, State, moved, pin_owed
 from saeops.stages.records import append, change_pins, close, put_pointer, read_pointer, read_state
 from saeops.stages.transfer import verify_stored
 
