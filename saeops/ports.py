@@ -71,9 +71,16 @@ class LanguageModel(Protocol):
         ...
 
     def logits(
-        self, ids: "Int[Tensor, 'B W']", edits: Mapping[str, Edit] | None = None
+        self,
+        ids: "Int[Tensor, 'B W']",
+        edits: Mapping[str, Edit] | None = None,
+        *,
+        at: "Int[Tensor, ' B'] | None" = None,
     ) -> "Float[Tensor, 'B W V']":
-        """Logits, fp32, with each site's activations replaced by what its edit returns."""
+        """Logits, fp32, with each site's activations replaced by what its edit returns.
+
+        `at` names one position a window: only its logits are computed, and W is 1.
+        """
         ...
 
     def unembed(self, directions: "Float[Tensor, 'F D']") -> "Float[Tensor, 'F V']":
@@ -119,6 +126,8 @@ class Llm(Protocol):
     """Something that answers chat prompts."""
 
     name: str
+    identity: Mapping[str, Any]
+    """What determines its answers, as far as can be known."""
     batch: int
     """Prompts it likes to answer at once."""
 

@@ -14,6 +14,8 @@ class PatternLabeller(Frozen):
     """Longest rule, in tokens, the firing one included."""
     max_alternatives: int = Field(default=8, ge=1)
     """Most tokens that one slot of a rule may list."""
+    snippets_factor: int = Field(default=10, ge=1)
+    """Times as many test snippets as an LLM gets: matching a rule costs nothing."""
 
 
 class LlmLabeller(Frozen):
@@ -31,6 +33,8 @@ class LlmLabeller(Frozen):
     """Tries after the first, on time-outs, 429 and 5xx."""
     max_new_tokens: int = Field(default=24, ge=1)
     """Longest label, in tokens."""
+    null_latents: int = Field(default=8, ge=0)
+    """Latents on which it also judges another latent's label: the null."""
 
 
 class LabelConfig(Frozen):
@@ -40,6 +44,8 @@ class LabelConfig(Frozen):
     """Latents to label, drawn at random from the living ones (coverage is reported)."""
     llm_latents: int = Field(default=40, ge=0)
     """Of those, how many the LLM labels too; 0 needs no LLM."""
+    explain_tokens: int = Field(default=200_000, ge=1)
+    """Tokens of the explain split that are read; a rule is learned on all of them."""
     explain_contexts: int = Field(default=10, ge=1)
     """Contexts a labeller sees, over the activation quantiles."""
     positives: int = Field(default=20, ge=1)
