@@ -139,6 +139,16 @@ def read_selection(root: Path) -> Selection:
     return _validated(Selection, _read_yaml(path), source=SELECTION_FILE)
 
 
+def choose_selection(root: Path, profile: str | None, overrides: Sequence[str] | None) -> Selection:
+    """The checkout's selection, unless the command line says otherwise.
+
+    A profile starts afresh; overrides alone are added to those in force.
+    """
+    selection = read_selection(root) if profile is None else Selection(profile=profile)
+    added = [override for override in overrides or () if override not in selection.set]
+    return Selection(profile=selection.profile, set=(*selection.set, *added))
+
+
 def write_selection(root: Path, selection: Selection) -> None:
     """Record the profile and overrides, so that later verbs and `dvc repro` use the same."""
     if read_selection(root) == selection and (root / SELECTION_FILE).exists():

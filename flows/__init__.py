@@ -1,0 +1,1 @@
+"""Flows: order, retries, waiting. They run from the checkout and read aloud."""

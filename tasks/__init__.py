@@ -1,0 +1,1 @@
+"""Tasks: one thin file a stage, references in and references out."""

@@ -1,0 +1,26 @@
+"""When trying again can help: something outside did not answer. Never on what a person must mend."""
+
+from typing import Any
+
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from saeops.errors import DiskFull, StoreDenied, Unavailable
+
+RETRIES = 2
+DELAYS_S = [5, 30]
+MINUTE_S = 60
+
+
+def worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed task meets the same world again, or maybe a better one."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, Unavailable) and not isinstance(error, (DiskFull, StoreDenied))
+
+
+RETRIED: dict[str, Any] = {
+    "retries": RETRIES,
+    "retry_delay_seconds": DELAYS_S,
+    "retry_condition_fn": worth_retrying,
+}
+"""For tasks that reach outside this machine: a model's download, an endpoint, a remote, a tracker."""
