@@ -94,7 +94,7 @@ class TerminalWatch:
             yield _TerminalBar(progress, progress.add_task(title, total=total, unit=unit, facts=""))
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         self._recorder.metrics(values, step)
