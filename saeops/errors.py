@@ -31,7 +31,7 @@
         ├── TrackerUnreachable          MLflow does not answer
         ├── SchedulerUnreachable        Prefect's server does not start or answer
         ├── DataVersionsFailed          DVC refuses, or its remote does not answer
-        └── EndpointUnavailable         an LLM endpoint that is down, slow or refuses
+        └── EndpointUnavailable         an LLM that is down, slow, refuses or answers nonsense
 """
 
 from collections.abc import Sequence
@@ -188,7 +188,7 @@ class DiskFull(Unavailable):
 
 
 class EndpointUnavailable(Unavailable):
-    """An LLM endpoint that is down, slow or refuses."""
+    """An LLM that is down, slow, refuses or answers nonsense."""
 
 
 class TrackerUnreachable(Unavailable):

@@ -8,16 +8,16 @@ score split, so no document does both (held by a test).
 
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
-    from saeops.sae.codes import Codes
+    from saeops.activations.schema import TokenBatch
+    from saeops.sae.canonical import Sae
 
 Array = np.ndarray
 ABSENT = -1
@@ -26,16 +26,6 @@ LOOK_ALIKE_TOKENS = 3
 """A silent token looks alike when it is one of so many tokens that the latent fires on most."""
 TOKENS_AFTER = 3
 """Tokens shown after the judged one, so that a cut word can be read."""
-
-
-class _Batch(Protocol):
-    activations: "Tensor"
-    document: "Tensor"
-    position: "Tensor"
-
-
-class _Encoder(Protocol):
-    def encode(self, x_TD: "Float[Tensor, 'T D']") -> "Codes": ...
 
 
 @dataclass(frozen=True)
@@ -107,8 +97,8 @@ class SplitTokens:
 
 
 def read_split(
-    batches: Iterable[_Batch],
-    encoder: _Encoder,
+    batches: "Iterable[TokenBatch]",
+    sae: "Sae",
     documents: DocumentTokens,
     latents: Collection[int],
     *,
@@ -122,7 +112,7 @@ def read_split(
     document, position, rows, owners, values = [], [], [], [], []
     total = 0
     for batch in batches:
-        codes = encoder.encode(batch.activations)
+        codes = sae.encode(batch.activations)
         latent_N = codes.latent.cpu().numpy()
         mine_N = np.isin(latent_N, wanted)
         rows.append(codes.rows().cpu().numpy()[mine_N] + total)

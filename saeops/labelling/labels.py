@@ -7,6 +7,9 @@ from typing import Protocol
 from saeops.digests import digest_json
 from saeops.labelling.examples import Examples, Snippet
 
+PATTERN = "pattern"
+"""Name of the labeller that needs no LLM."""
+
 
 @dataclass(frozen=True)
 class Label:

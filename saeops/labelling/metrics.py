@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from saeops.labelling.labels import PATTERN
 from saeops.metrics import Metric, registry
 from saeops.stats import Interval, ratio_interval, wilson
 
@@ -46,7 +47,7 @@ METRICS = registry(
             "label_parse_failure_rate",
             "1",
             "lower",
-            "Σ answers that could not be read / Σ answers asked for, over all labels",
+            "Σ answers that could not be read / Σ answers asked for, over LLM labels",
             _OURS,
         ),
     )
@@ -74,7 +75,7 @@ def aggregate(
 
     chosen = labels[labels["chosen"]]
     scored = chosen[chosen["n_positive"] >= min_positives]
-    by_latent = labels.groupby("latent")[["parse_failures", "asked"]].sum()
+    read = labels[labels["labeller"] != PATTERN]
     return {
         "label_confidence": mean(chosen["confidence"]),
         "label_shuffled_confidence": mean(shuffled),
@@ -85,8 +86,8 @@ def aggregate(
         "label_tnr": mean(scored["tnr"]),
         "label_precision": mean(scored["precision"]),
         "label_parse_failure_rate": ratio_interval(
-            by_latent["parse_failures"].to_numpy(np.float64),
-            by_latent["asked"].to_numpy(np.float64),
+            read["parse_failures"].to_numpy(np.float64),
+            read["asked"].to_numpy(np.float64),
             resamples=resamples,
             seed=seed,
             unit="latents",

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 
 from saeops.labelling.config import PatternLabeller
 from saeops.labelling.examples import ABSENT, Examples, Snippet
-from saeops.labelling.labels import Label, Outcome, Unparsed, Verdict
+from saeops.labelling.labels import PATTERN, Label, Outcome, Unparsed, Verdict
 
 Array = np.ndarray
 Slot = frozenset[int] | None
@@ -167,7 +167,7 @@ def trimmed(slots: Sequence[Slot]) -> Rule:
 class RuleLabeller:
     """The pattern labeller behind the common interface."""
 
-    name = "pattern"
+    name = PATTERN
     batch = 1
 
     def __init__(self, config: PatternLabeller, spell: Spell) -> None:

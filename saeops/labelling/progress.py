@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from saeops.errors import EndpointUnavailable
 from saeops.files import explained, write_atomic
 from saeops.labelling.labels import Label, Outcome, Unparsed, Verdict
+
+FIRST_ANSWERS = 20
 
 
 class Progress:
@@ -81,3 +84,32 @@ def _read(labeller: str, written: dict[str, str | None]) -> Outcome:
     if reason is not None:
         return Unparsed(reason)
     return Label(labeller, written["text"] or "", written["rule"])
+
+
+class Sanity:
+    """Watches a labeller's first answers: who mostly cannot be understood is not asked on.
+
+    Raises (from `saw`):
+        EndpointUnavailable: more than half of the first `FIRST_ANSWERS` could not be read.
+    """
+
+    def __init__(self, labeller: str, progress: Progress) -> None:
+        self._labeller = labeller
+        self._progress = progress
+        self._first: list[Outcome | Verdict] = []
+
+    def saw(self, answers: Sequence[Outcome] | Sequence[Verdict]) -> None:
+        if len(self._first) >= FIRST_ANSWERS:
+            return
+        self._first.extend(answers)
+        first = self._first[:FIRST_ANSWERS]
+        failed = [answer for answer in first if isinstance(answer, Unparsed)]
+        if len(first) < FIRST_ANSWERS or len(failed) <= FIRST_ANSWERS // 2:
+            return
+        # Kept, they would stand for its labels for ever, however it is mended.
+        self._progress.drop(self._labeller)
+        raise EndpointUnavailable(
+            f"{self._labeller} answers nonsense: {len(failed)} of its first {FIRST_ANSWERS} answers "
+            f"could not be read (for example: {failed[0].reason})",
+            hint="choose another model in label.llm.model, or do without: --set label.llm_latents=0",
+        )
