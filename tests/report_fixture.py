@@ -225,6 +225,14 @@ def _labels(folder: Path, n_active: dict[int, int], generator: np.random.Generat
             )
     frame = pd.DataFrame(rows).astype({"latent": "int32"})
     frame.to_parquet(folder / "labels.parquet")
+    write_metrics(
+        folder / "metrics.json",
+        {
+            "label_confidence": Interval(0.21, 0.17, 0.26, 57, "latents"),
+            "label_shuffled_confidence": Interval(0.002, 0.0, 0.008, 57, "latents"),
+            "label_tpr": Interval(0.68, 0.61, 0.74, 57, "latents"),
+        },
+    )
     return frame
 
 
@@ -243,6 +251,7 @@ def _effects(folder: Path, labels: pd.DataFrame, generator: np.random.Generator)
                 point = float(size * (strength or -0.5) + generator.normal() * 0.02)
                 bounds = {"": point, "control_": point * 0.1, "difference_": point * 0.9}
                 row = {"latent": latent, "kind": kind, "strength": strength, "metric": metric, "n": 12}
+                row |= {"drawn": "random" if latent % 2 else "confidence", "unit": "prompts"}
                 for prefix, middle in bounds.items():
                     ends = {"low": 0.7 * middle - 0.01, "point": middle, "high": 1.3 * middle + 0.01}
                     row |= {prefix + end: value for end, value in ends.items()}
@@ -251,8 +260,9 @@ def _effects(folder: Path, labels: pd.DataFrame, generator: np.random.Generator)
     write_metrics(
         folder / "metrics.json",
         {
-            "steering_effect": Interval(0.82, 0.61, 1.04, 12, "prompts"),
-            "steering_vs_random": Interval(0.71, 0.48, 0.93, 12, "prompts"),
+            "steering_effect_nats": Interval(0.82, 0.61, 1.04, 12, "prompts"),
+            "steering_vs_random_nats": Interval(0.71, 0.48, 0.93, 12, "prompts"),
+            "off_target_kl_random_nats": Interval(0.04, 0.02, 0.07, 8, "documents"),
             "off_target_kl_nats": Interval(0.05, 0.031, 0.082, 8, "documents"),
         },
     )

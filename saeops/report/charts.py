@@ -3,9 +3,9 @@
 import numpy as np
 
 from saeops.report.contents import Contents
-from saeops.report.features import chosen_labels
 from saeops.report.figures import Chart, curve, histogram
 from saeops.report.numbers import count, number, plural, share
+from saeops.report.sampling import chosen_labels
 
 
 def charts(contents: Contents) -> tuple[Chart, ...]:

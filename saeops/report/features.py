@@ -1,13 +1,13 @@
-"""Which latents the report shows, and what it says of each: drawn at random first, the best beside them."""
+"""What the report says of one latent: its label and the label's test, its contexts, what it does."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from saeops.report.contents import Contents
+from saeops.report.effects import EffectView, effect_views, finite
 from saeops.report.tokens import Piece, shade, visible
 from saeops.stats import Interval
 
@@ -17,32 +17,6 @@ Texts = Callable[[Sequence[int]], list[str]]
 TOP_SHOWN = 3
 QUANTILE_SHOWN = 2
 LOGITS_SHOWN = 6
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of the dictionary is alive, labelled, tested, trusted and reviewed."""
-
-    latents: int
-    living: int
-    labelled: int
-    scored: int
-    trusted: int
-    reviewed: int
-    benched: int
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The latents on the page, by how they were chosen."""
-
-    random: tuple[int, ...]
-    """Drawn from all latents, the dead included."""
-    random_labelled: tuple[int, ...]
-    """Drawn from the labelled ones."""
-    best: tuple[int, ...]
-    """Highest confidence first."""
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -57,17 +31,6 @@ class LabelView:
     scored: bool
     parts: tuple[tuple[str, Interval, str], ...]
     """Name, interval and what it means."""
-
-
-@dataclass(frozen=True)
-class EffectView:
-    """One intervention on this latent, beside random directions of equal norm."""
-
-    what: str
-    metric: str
-    effect: Interval
-    control: Interval
-    difference: Interval
 
 
 @dataclass(frozen=True)
@@ -101,45 +64,6 @@ class Card:
     weaker: tuple[ContextView, ...]
 
 
-def coverage(contents: Contents, *, min_positives: int, trusted_confidence: float, reviewed: int) -> Coverage:
-    """Count, over all latents, how far each step came."""
-    best = chosen_labels(contents.labels)
-    with_text = best[best["text"].notna()]
-    scored = with_text[with_text["n_positive"] >= min_positives]
-    return Coverage(
-        latents=contents.d_sae,
-        living=int((contents.latents["n_active"] > 0).sum()),
-        labelled=len(with_text),
-        scored=len(scored),
-        trusted=int((with_text["confidence"] >= trusted_confidence).sum()),
-        reviewed=reviewed,
-        benched=int(contents.effects["latent"].nunique()),
-    )
-
-
-def choose(contents: Contents, *, seed: int, random: int = 12, labelled: int = 6, best: int = 18) -> Chosen:
-    """Draw the sample before anything is known of its labels, then take the best of the rest."""
-    generator = np.random.default_rng(seed)
-    drawn = generator.choice(contents.latents.index.to_numpy(), min(random, contents.d_sae), replace=False)
-    labels = chosen_labels(contents.labels)
-    labels = labels[labels["text"].notna() & ~labels["latent"].isin(drawn)]
-    pool = np.sort(labels["latent"].to_numpy())
-    also = generator.choice(pool, min(labelled, len(pool)), replace=False)
-    ranked = labels[~labels["latent"].isin(also) & (labels["confidence"] > 0)]
-    ranked = ranked.sort_values(["confidence", "latent"], ascending=[False, True])
-    return Chosen(
-        random=tuple(int(latent) for latent in drawn),
-        random_labelled=tuple(int(latent) for latent in also),
-        best=tuple(int(latent) for latent in ranked["latent"].head(best)),
-        seed=seed,
-    )
-
-
-def chosen_labels(labels: pd.DataFrame) -> pd.DataFrame:
-    """One row a latent: the label that counts."""
-    return labels[labels["chosen"]]
-
-
 def card(
     contents: Contents,
     latent: int,
@@ -171,9 +95,7 @@ def card(
         rivals=tuple(views[1:] if best else views),
         trusted=best is not None and best.text is not None and best.confidence >= trusted_confidence,
         waiting=waiting,
-        effects=tuple(
-            _effect(record) for record in contents.effects[contents.effects["latent"] == latent].to_dict("records")
-        ),
+        effects=effect_views(contents.effects, latent),
         top=tuple(_context(record, strongest, texts) for record in top.to_dict("records")),
         weaker=tuple(_context(record, strongest, texts) for record in weaker.to_dict("records")),
     )
@@ -207,29 +129,12 @@ _LABEL_PARTS = (
 
 def _part(record: Mapping[Any, Any], key: str, count: str) -> Interval:
     return Interval(
-        _finite(record[key]) or 0.0,
-        _finite(record[f"{key}_low"]),
-        _finite(record[f"{key}_high"]),
+        finite(record[key]) or 0.0,
+        finite(record[f"{key}_low"]),
+        finite(record[f"{key}_high"]),
         int(record[count]),
         "snippets",
     )
-
-
-def _effect(record: Mapping[Any, Any]) -> EffectView:
-    strength = float(record["strength"])
-    is_ablation = record["kind"] == "ablate"
-    return EffectView(
-        what="ablate" if is_ablation else f"steer ×{strength:g}",
-        metric=str(record["metric"]).replace("_", " "),
-        effect=_bounds(record, ""),
-        control=_bounds(record, "control_"),
-        difference=_bounds(record, "difference_"),
-    )
-
-
-def _bounds(record: Mapping[Any, Any], prefix: str) -> Interval:
-    low, high = _finite(record[f"{prefix}low"]), _finite(record[f"{prefix}high"])
-    return Interval(float(record[f"{prefix}point"]), low, high, int(record["n"]), "prompts")
 
 
 def _context(record: Mapping[Any, Any], strongest: float, texts: Texts) -> ContextView:
@@ -238,7 +143,3 @@ def _context(record: Mapping[Any, Any], strongest: float, texts: Texts) -> Conte
     peak = int(record["position"]) - int(record["start"])
     pieces = shade(texts(ids), activations, strongest=strongest, peak=peak)
     return ContextView(float(record["activation"]), int(record["quantile"]), pieces)
-
-
-def _finite(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)

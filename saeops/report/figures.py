@@ -1,4 +1,4 @@
-"""Figures as plain geometry; `figures.svg.jinja` draws them, so they stay crisp and follow the page's colours."""
+"""Figures as plain geometry; `macros.jinja` draws them, so they stay crisp and follow the page's colours."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from saeops.report.numbers import number
+from saeops.stats import Interval
 
 WIDTH, HEIGHT = 340.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 10.0, 10.0, 38.0
@@ -36,6 +37,27 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A point with its interval, in pixels."""
+
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    is_null: bool
+    says: str
+
+
+@dataclass(frozen=True)
+class Dose:
+    """An effect at one strength, and that of random directions."""
+
+    strength: float
+    effect: Interval
+    control: Interval
+
+
+@dataclass(frozen=True)
 class Chart:
     """One figure, ready to draw."""
 
@@ -49,6 +71,9 @@ class Chart:
     bars: tuple[Bar, ...] = ()
     path: str = ""
     """A curve's SVG path."""
+    null_path: str = ""
+    """The curve of what it is compared with."""
+    marks: tuple[Mark, ...] = ()
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
@@ -135,6 +160,50 @@ def curve(
     x, y = _scales((points[0][0], points[-1][0]), (floor, high + slack))
     path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points)
     return Chart(title, says, x_label, y_label, _ticks(x, 4), _ticks(y, 4), path=path)
+
+
+def dose_response(doses: Sequence[Dose], *, title: str, y_label: str) -> Chart | None:
+    """Effect over strength with its interval, beside random directions; None where nothing was measured.
+
+    Both start at 0: no dose, no effect.
+    """
+    if not doses:
+        return None
+    ends = [end for dose in doses for i in (dose.effect, dose.control) for end in (i.point, i.low, i.high)]
+    known = [0.0, *(end for end in ends if end is not None)]
+    slack = (max(known) - min(known)) * 0.06 or 1.0
+    x, y = _scales((0.0, doses[-1].strength * 1.06), (min(known) - slack, max(known) + slack))
+    effects = tuple(_mark(dose.strength, dose.effect, x, y, is_null=False) for dose in doses)
+    controls = tuple(_mark(dose.strength, dose.control, x, y, is_null=True) for dose in doses)
+    last = doses[-1]
+    return Chart(
+        title,
+        f"At {last.strength:g}: {number(last.effect.point)}; random directions {number(last.control.point)}.",
+        "strength, in units of its maximum activation",
+        y_label,
+        tuple(Tick(x(dose.strength), f"{dose.strength:g}") for dose in doses),
+        _ticks(y, 4),
+        path=_joined(effects, x, y),
+        null_path=_joined(controls, x, y),
+        marks=controls + effects,
+    )
+
+
+def _mark(strength: float, interval: Interval, x: Scale, y: Scale, *, is_null: bool) -> Mark:
+    low, high = interval.low, interval.high
+    who = "random directions" if is_null else "this latent"
+    return Mark(
+        x(strength),
+        y(interval.point),
+        None if low is None else y(low),
+        None if high is None else y(high),
+        is_null,
+        f"{who} at {strength:g}: {interval}",
+    )
+
+
+def _joined(marks: Sequence[Mark], x: Scale, y: Scale) -> str:
+    return f"M{x(0):.1f} {y(0):.1f}" + "".join(f"L{mark.x:.1f} {mark.y:.1f}" for mark in marks)
 
 
 def _scales(x: tuple[float, float], y: tuple[float, float]) -> tuple[Scale, Scale]:

@@ -15,15 +15,21 @@ from saeops.promotion.verdict import Verdict
 from saeops.report.charts import charts
 from saeops.report.contents import Contents
 from saeops.report.declared import DECLARED
-from saeops.report.features import Card, Chosen, Coverage, Texts, card, choose, coverage
+from saeops.report.effects import benches
+from saeops.report.features import Card, Texts, card
 from saeops.report.numbers import count, number, plural, share
 from saeops.report.rows import groups, title_of
 from saeops.report.ruling import Command, Size, ruling
+from saeops.report.sampling import Chosen, Coverage, choose, coverage
 from saeops.review.outcome import ReviewOutcome
 from saeops.stats import Interval
 
-DRAWN = {"density"}
-"""Pictures that the page draws itself, from the tables."""
+PICTURES = {
+    "l0": "How many latents fire on a token",
+    "activations": "How strongly some latents fire",
+    "positions": "Explained variance along the window",
+}
+"""Figures of diagnostics whose data no table holds; the page draws the others itself."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,6 @@ def render(
     cover = measure_coverage(contents, choices, review)
     chosen = choose(contents, seed=choices.seed)
     cards = _Cards(contents, choices, texts, frozenset(review.pending))
-    benched = sorted(int(latent) for latent in contents.effects["latent"].unique())
     metrics = {**contents.metrics, "review_acceptance": review.acceptance}
     return (
         _environment()
@@ -91,8 +96,8 @@ def render(
                 "best": [cards(latent) for latent in chosen.best],
                 **_samples_say(chosen, cover),
             },
-            interventions=[cards(latent) for latent in benched],
-            interventions_say=_interventions_say(len(benched)),
+            interventions=benches(contents),
+            interventions_say=_interventions_say(cover.benched),
             provenance=_provenance(contents),
             reproduce=_reproduce(choices.name),
             params_text=yaml.safe_dump(contents.provenance.params, sort_keys=False, allow_unicode=True),
@@ -222,16 +227,16 @@ def _samples_say(chosen: Chosen, cover: Coverage) -> dict[str, str]:
 def _interventions_say(benched: int) -> str:
     return (
         f"{plural(benched, 'latent')} switched off or steered on a fixed panel, strengths in units of the "
-        "latent’s own maximum. Each effect stands beside that of random directions of the same length; only the "
-        "difference is the latent’s own."
+        "latent’s own maximum. The ring is the same done with random directions of equal length: only what goes "
+        "beyond them is the latent’s own."
     )
 
 
 def _pictures(contents: Contents) -> list[dict[str, str]]:
     return [
-        {"title": title_of(name), "source": "data:image/png;base64," + base64.b64encode(data).decode()}
-        for name, data in contents.pictures.items()
-        if name not in DRAWN
+        {"title": title, "source": "data:image/png;base64," + base64.b64encode(contents.pictures[name]).decode()}
+        for name, title in PICTURES.items()
+        if name in contents.pictures
     ]
 
 

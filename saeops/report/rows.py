@@ -24,9 +24,18 @@ class Null:
 
     metric: str
     what: str
+    is_difference: bool = False
+    """The metric named is figure − null; it keeps a row of its own."""
 
 
-NULLS = {"explained_variance": Null("pca_explained_variance", "PCA of equal size")}
+NULLS = {
+    "explained_variance": Null("pca_explained_variance", "PCA of equal size"),
+    "label_confidence": Null("label_shuffled_confidence", "labels of other latents"),
+    "steering_effect_nats": Null("steering_vs_random_nats", "random directions", is_difference=True),
+    "ablation_effect_nats": Null("ablation_vs_random_nats", "random directions", is_difference=True),
+    "panel_specificity_nats": Null("panel_specificity_vs_random_nats", "random directions", is_difference=True),
+    "off_target_kl_nats": Null("off_target_kl_random_nats", "random directions"),
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def groups(
     metrics: Mapping[str, Interval], declared: Sequence[Declared], gates: Sequence[Gate]
 ) -> tuple[Group, ...]:
     """All metrics, grouped as declared; what nobody declared comes last, so that nothing is left out."""
-    beside = {null.metric for name, null in NULLS.items() if name in metrics}
+    beside = {null.metric for name, null in NULLS.items() if name in metrics and not null.is_difference}
     known = {metric.name for group in declared for metric in group.metrics}
     strays = tuple(_undeclared(name) for name in sorted(metrics.keys() - known))
     asked = {gate.metric: gate for gate in gates}
@@ -101,7 +110,7 @@ def row(metric: Metric, metrics: Mapping[str, Interval], gate: Gate | None) -> R
     """One metric's row."""
     interval = metrics[metric.name]
     null = NULLS.get(metric.name)
-    beside = metrics.get(null.metric) if null else None
+    beside = null_beside(metric.name, metrics)
     limit = None if gate is None else gate.at_least if gate.at_least is not None else gate.at_most
     return Row(
         name=metric.name,
@@ -120,6 +129,16 @@ def row(metric: Metric, metrics: Mapping[str, Interval], gate: Gate | None) -> R
     )
 
 
+def null_beside(name: str, metrics: Mapping[str, Interval]) -> Interval | None:
+    """The null of a figure, where it has one and that was measured."""
+    null, interval = NULLS.get(name), metrics.get(name)
+    found = metrics.get(null.metric) if null else None
+    if null is None or interval is None or found is None or not null.is_difference:
+        return found
+    # A mean of paired differences is the difference of the means; its interval says nothing of the null's own.
+    return Interval(interval.point - found.point, None, None, found.n, found.unit)
+
+
 def bounds(interval: Interval) -> str:
     """`0.81 to 0.84`, or why there are none."""
     if interval.n == 0:
@@ -131,12 +150,24 @@ def bounds(interval: Interval) -> str:
 
 def title_of(name: str) -> str:
     """A metric's name as words: `delta_ce_nats` → `ΔCE`."""
-    known = {"l0": "L0", "l0_p95": "L0, 95th percentile", "mse": "MSE", "normalised_mse": "Normalised MSE"}
-    if name in known:
-        return known[name]
-    words = name.removesuffix("_nats").replace("delta_ce", "ΔCE").split("_")
-    words = [{"ce": "CE", "kl": "KL", "tpr": "TPR", "tnr": "TNR", "pca": "PCA"}.get(w, w) for w in words]
+    if name in _TITLES:
+        return _TITLES[name]
+    plain = name.removesuffix("_nats").replace("delta_ce", "ΔCE").replace("off_target", "off-target")
+    words = [_WORDS.get(word, word) for word in plain.split("_")]
     return words[0][:1].upper() + words[0][1:] + "".join(f" {word}" for word in words[1:])
+
+
+_TITLES = {
+    "l0_p05": "L0, 5 % quantile",
+    "l0_p50": "L0, median",
+    "l0_p95": "L0, 95 % quantile",
+    "ce_recovered_zero": "CE recovered, zero-ablation",
+    "ce_recovered_mean": "CE recovered, mean-ablation",
+    "label_shuffled_confidence": "Label confidence, shuffled",
+    "dose_response_rho": "Dose–response ρ",
+    "activations_md5": "Activations, as DVC calls them",
+}
+_WORDS = {word.lower(): word for word in ("CE", "KL", "TPR", "TNR", "PCA", "L0", "MSE", "LLM", "DVC", "BOS")}
 
 
 def whisker(interval: Interval, null: Interval | None, gate: float | None, *, is_share: bool = True) -> Whisker:

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from saeops.promotion.verdict import Verdict
 from saeops.report.contents import Contents
-from saeops.report.features import Coverage
 from saeops.report.numbers import count, number
 from saeops.report.page import Choices, headline, measure_coverage
-from saeops.report.rows import NULLS, bounds, title_of
+from saeops.report.rows import NULLS, bounds, null_beside, title_of
 from saeops.report.ruling import Ruling, ruling
+from saeops.report.sampling import Coverage
 from saeops.review.outcome import ReviewOutcome
 from saeops.stats import Interval
 
@@ -65,19 +65,26 @@ def _figures(metrics: Mapping[str, Interval]) -> RenderableType:
         interval = metrics.get(name)
         if interval is None:
             continue
-        null = NULLS.get(name)
-        beside = metrics.get(null.metric) if null else None
+        beside = null_beside(name, metrics)
         table.add_row(
             title_of(name),
             Text(number(interval.point), style="bold"),
             bounds(interval),
             f"{count(interval.n)} {interval.unit}",
-            f"{null.what} {number(beside.point)}" if null and beside else "",
+            f"{NULLS[name].what} {number(beside.point)}" if beside else "",
         )
     return table
 
 
-KEY_METRICS = ("explained_variance", "l0", "dead_fraction", "delta_ce_nats", "ce_recovered_mean")
+KEY_METRICS = (
+    "explained_variance",
+    "l0",
+    "dead_fraction",
+    "delta_ce_nats",
+    "ce_recovered_mean",
+    "label_confidence",
+    "steering_effect_nats",
+)
 """What a person wants to know first; the page has the rest."""
 
 
