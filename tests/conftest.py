@@ -2,15 +2,17 @@
 
 import os
 
-# Before anything imports transformers or torch: no hub, and no threads fighting over two cores.
+# Before anything imports transformers or torch: no hub, and one thread: tensors here are tiny, and on a
+# busy machine threads that wait for one another cost tenfold.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from saeops.activations.reader import ActivationSet
 from saeops.adapters.corpora import open_corpus
@@ -20,7 +22,10 @@ from saeops.refs import Workspace
 from saeops.stages import harvest
 from tests.tiny import RecordingWatch, save_tiny_model, tiny_params, write_tiny_corpus
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
+# How long an example takes says nothing about whether it is right.
+settings.register_profile("saeops", deadline=None)
+settings.load_profile("saeops")
 
 
 @pytest.fixture(scope="session")
