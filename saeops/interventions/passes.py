@@ -1,0 +1,118 @@
+"""Forward passes with an edit in place: the one spot where windows become batches.
+
+# B window, W position in a window, D d_model, V vocabulary, N window in the caller's order
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saeops.activations.policy import TokenPolicy
+from saeops.activations.windows import Window, pad_windows, position_mask, prepended, window_lengths
+from saeops.interventions.hooks import Edit, latent_activation, only_at
+from saeops.sae.canonical import Sae
+
+BATCH_TOKENS = 512
+"""Positions a pass, padding included: more gains no speed on a CPU, and logits take V · 4 bytes each."""
+
+PADDING_SHARE = 0.2
+"""Largest share of a batch's positions that may be padding."""
+
+
+class Model(Protocol):
+    """The part of a language model that the bench needs."""
+
+    bos_id: int | None
+    special_ids: frozenset[int]
+
+    def capture(self, ids: Tensor, sites: Sequence[str]) -> dict[str, Tensor]: ...
+
+    def logits(
+        self, ids: Tensor, edits: Mapping[str, Edit] | None = None, *, at: Tensor | None = None
+    ) -> Tensor: ...
+
+    def unembed(self, directions: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of similar length, padded on the right."""
+
+    ids_BW: Int[Tensor, "B W"]
+    lengths_B: Int[Tensor, " B"]
+    mask_BW: Bool[Tensor, "B W"]
+    """Where the token policy counts a position, norms aside."""
+    order_B: Int[Tensor, " B"]
+    """Place of each window in the caller's order."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site of one model under one token policy: everything a pass needs beside text and edit."""
+
+    model: Model
+    name: str
+    policy: TokenPolicy
+    norm_limit: float | None
+
+    @property
+    def bos(self) -> int | None:
+        """The token put before each window, if any."""
+        return prepended(self.policy, self.model.bos_id)
+
+    def window(self, tokens: Sequence[int], *, document: int = 0, start: int = 0) -> Window:
+        """Tokens as one window, with the prepended token where the policy has one."""
+        return Window(document, start, (*(() if self.bos is None else (self.bos,)), *tokens))
+
+    def batches(self, windows: Sequence[Window]) -> list[Batch]:
+        """Windows in batches of similar length, so that little is padded."""
+        groups: list[list[int]] = []
+        for index in sorted(range(len(windows)), key=lambda i: (len(windows[i].ids), i)):
+            if not groups or not _fits([len(windows[i].ids) for i in (*groups[-1], index)]):
+                groups.append([])
+            groups[-1].append(index)
+        return [self._batch([windows[i] for i in group], group) for group in groups]
+
+    def _batch(self, windows: Sequence[Window], order: Sequence[int]) -> Batch:
+        ids_BW, lengths_B = pad_windows(windows), window_lengths(windows)
+        mask_BW = position_mask(ids_BW, lengths_B, self.policy, self.model.special_ids, bos=self.bos)
+        return Batch(ids_BW, lengths_B, mask_BW, torch.tensor(order))
+
+    def last(self, batches: Sequence[Batch], edit: Edit | None) -> Float[Tensor, "N V"]:
+        """Log-probabilities of what follows each window."""
+        parts = [
+            self.model.logits(batch.ids_BW, self._edits(batch, edit), at=batch.lengths_B - 1)[:, 0]
+            for batch in batches
+        ]
+        order_N = torch.cat([batch.order_B for batch in batches])
+        return torch.cat(parts).log_softmax(-1)[order_N.argsort().to(parts[0].device)]
+
+    def every(self, batches: Sequence[Batch], edit: Edit | None) -> Iterator[Float[Tensor, "B W V"]]:
+        """Log-probabilities after every position, batch by batch."""
+        for batch in batches:
+            yield self.model.logits(batch.ids_BW, self._edits(batch, edit)).log_softmax(-1)
+
+    def fires(self, batches: Sequence[Batch], sae: Sae, latent: int) -> bool:
+        """Whether the latent fires anywhere the token policy counts."""
+        for batch in batches:
+            h_BWD = self.model.capture(batch.ids_BW, [self.name])[self.name]
+            if bool((latent_activation(sae, h_BWD, latent) > 0)[batch.mask_BW.to(h_BWD.device)].any()):
+                return True
+        return False
+
+    def _edits(self, batch: Batch, edit: Edit | None) -> dict[str, Edit]:
+        return {} if edit is None else {self.name: only_at(edit, batch.mask_BW, norm_limit=self.norm_limit)}
+
+
+def _fits(lengths: Sequence[int]) -> bool:
+    positions = len(lengths) * max(lengths)
+    return positions <= BATCH_TOKENS and positions - sum(lengths) <= PADDING_SHARE * positions
+
+
+def token_kl(clean_BWV: Float[Tensor, "B W V"], edited_BWV: Float[Tensor, "B W V"]) -> Float[Tensor, "B W"]:
+    """KL(clean ‖ edited) at each position in nats, from log-probabilities."""
+    return (clean_BWV.exp() * (clean_BWV - edited_BWV)).sum(-1)

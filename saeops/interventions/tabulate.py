@@ -1,0 +1,212 @@
+"""From raw effects to the table and the headline figures, each with its interval.
+
+One latent's figure is resampled over its prompts, contexts or documents. A
+figure over latents is resampled over latents and, where all latents share
+them, over units too: both were drawn, so both are uncertain.
+
+# L latent, U unit, R resample, S strength
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from saeops.interventions.effects import LatentEffects, Paired, SteerEffects
+from saeops.interventions.schema import EffectTable
+from saeops.stats import MIN_UNITS, Interval, percentile_interval, ratio_interval, resample_counts, wilson
+from saeops.tables import check_table
+
+Array = np.ndarray
+
+
+def effects_table(effects: Sequence[LatentEffects], *, resamples: int, seed: int) -> pd.DataFrame:
+    """One row a latent, kind, strength and metric (EffectTable)."""
+    rows = [
+        {"latent": e.latent, "drawn": e.drawn, **row}
+        for e in effects
+        for row in _latent_rows(e, resamples=resamples, seed=seed)
+    ]
+    frame = pd.DataFrame(rows).astype({"latent": "int32", "n": "int32"})
+    bounds = [column for column in frame if str(column).endswith(("low", "high"))]
+    return check_table(frame.astype(dict.fromkeys(bounds, "float64")), EffectTable, name="effects")
+
+
+def effects_metrics(
+    effects: Sequence[LatentEffects], *, reference_strength: float, resamples: int, seed: int
+) -> dict[str, Interval]:
+    """The figures declared in interventions/metrics.py.
+
+    Args:
+        reference_strength: the strength at which headline figures are taken.
+    """
+    at = [next(s for s in e.steered if s.strength == reference_strength) for e in effects]
+
+    def over(rows: Sequence[Sequence[float] | Array], unit: str) -> Interval:
+        return crossed_interval(np.array(rows), unit=unit, resamples=resamples, seed=seed)
+
+    def beats(differences: Sequence[Array]) -> Interval:
+        lows = [_interval(d, resamples=resamples, seed=seed, unit="prompts").low for d in differences]
+        return wilson(sum(low is not None and low > 0 for low in lows), len(lows), unit="latents")
+
+    ablations = [_means(e.ablate_target) for e in effects]
+    on_same = [_difference(s.target) for s in at]
+    on_own = [np.array(s.target.effect) - np.array(s.own_control) for s in at]
+    specific = [specificity(s) for s in at]
+    return {
+        "steering_effect_nats": over([s.target.effect for s in at], "prompts"),
+        "steering_vs_random_nats": over(on_same, "prompts"),
+        "steering_vs_random_own_nats": over(on_own, "prompts"),
+        "steering_beats_random": beats(on_same),
+        "steering_beats_random_own": beats(on_own),
+        "dose_response_rho": _pooled_rho(effects, resamples=resamples, seed=seed),
+        "ablation_effect_nats": _over_latents([m[0] for m in ablations], resamples=resamples, seed=seed),
+        "ablation_vs_random_nats": _over_latents([m[0] - m[1] for m in ablations], resamples=resamples, seed=seed),
+        "off_target_kl_nats": over([e.steer_kl.effect for e in effects], "documents"),
+        "off_target_kl_random_nats": over([e.steer_kl.control for e in effects], "documents"),
+        "off_target_kl_vs_random_nats": over([_difference(e.steer_kl) for e in effects], "documents"),
+        "ablation_off_target_kl_nats": over([e.ablate_kl.effect for e in effects], "documents"),
+        "panel_specificity_nats": over([s.effect for s in specific], "prompts"),
+        "panel_specificity_vs_random_nats": over([_difference(s) for s in specific], "prompts"),
+    }
+
+
+def specificity(steered: SteerEffects) -> Paired:
+    """By how much more the log-probs moved that should, a prompt."""
+    effect = np.array(steered.moved.effect) - np.array(steered.stayed.effect)
+    control = np.array(steered.moved.control) - np.array(steered.stayed.control)
+    return Paired(tuple(effect.tolist()), tuple(control.tolist()))
+
+
+def spearman(x_S: Sequence[float], y_RS: Float[Array, "R S"]) -> Float[Array, " R"]:
+    """Spearman's ρ of each row of y with x (average ranks for ties); 0 for a row that does not vary."""
+    x = rankdata(x_S) - (len(x_S) + 1) / 2
+    y = rankdata(y_RS, axis=1) - (len(x_S) + 1) / 2
+    scale = np.sqrt((x**2).sum() * (y**2).sum(axis=1))
+    return np.divide(y @ x, scale, out=np.zeros(len(y)), where=scale > 0)
+
+
+def crossed_interval(
+    values_LU: Float[Array, "L U"], *, unit: str, resamples: int, seed: int, level: float = 0.95
+) -> Interval:
+    """The mean over latents and units, resampling both (Owen 2007, the pigeonhole bootstrap)."""
+    if values_LU.size == 0:
+        return Interval(0.0, None, None, len(values_LU), "latents", level, note=f"no {unit}")
+    L, U = values_LU.shape
+    latents_RL = resample_counts(L, resamples=resamples, seed=seed)
+    units_RU = resample_counts(U, resamples=resamples, seed=seed + 1)
+    draws_R = np.einsum("rl,lu,ru->r", latents_RL, values_LU, units_RU, optimize=True) / (L * U)
+    return _over_both(float(values_LU.mean()), draws_R, latents=L, units=U, unit=unit, level=level)
+
+
+def _over_both(
+    point: float, draws_R: Float[Array, " R"], *, latents: int, units: int, unit: str, level: float = 0.95
+) -> Interval:
+    if units < MIN_UNITS:
+        note = f"fewer than {MIN_UNITS} {unit}"
+        return Interval(point, None, None, latents, "latents", level, note=note)
+    return percentile_interval(point, draws_R, n=latents, unit="latents", level=level)
+
+
+def _over_latents(values: Sequence[float], *, resamples: int, seed: int) -> Interval:
+    return _interval(np.array(values), resamples=resamples, seed=seed, unit="latents")
+
+
+def _pooled_rho(effects: Sequence[LatentEffects], *, resamples: int, seed: int) -> Interval:
+    prompts = len(effects[0].steered[0].target.effect)
+    latents_RL = resample_counts(len(effects), resamples=resamples, seed=seed)
+    units_RU = resample_counts(prompts, resamples=resamples, seed=seed + 1)
+    everyone_1U = np.ones((1, prompts))
+    rho_RL = np.stack([_rho(e, units_RU, _effect) for e in effects], axis=1)
+    point = float(np.mean([_rho(e, everyone_1U, _effect) for e in effects]))
+    draws_R = (latents_RL * rho_RL).sum(axis=1) / len(effects)
+    return _over_both(point, draws_R, latents=len(effects), units=prompts, unit="prompts")
+
+
+def _latent_rows(effects: LatentEffects, *, resamples: int, seed: int) -> list[dict[str, Any]]:
+    def row(kind: str, strength: float, metric: str, pair: Paired, unit: str) -> dict[str, Any]:
+        parts = {
+            "": np.array(pair.effect),
+            "control_": np.array(pair.control),
+            "difference_": _difference(pair),
+        }
+        intervals = {
+            prefix: _interval(values, resamples=resamples, seed=seed, unit=unit)
+            for prefix, values in parts.items()
+        }
+        return _row(kind, strength, metric, intervals)
+
+    rows = []
+    for s in effects.steered:
+        rows.append(row("steer", s.strength, "target_logprob", s.target, "prompts"))
+        on_own = Paired(s.target.effect, s.own_control)
+        rows.append(row("steer", s.strength, "target_logprob_vs_own", on_own, "prompts"))
+        if s.moved.effect:
+            rows.append(row("steer", s.strength, "panel_moved", s.moved, "prompts"))
+            rows.append(row("steer", s.strength, "panel_stayed", s.stayed, "prompts"))
+            rows.append(row("steer", s.strength, "panel_specificity", specificity(s), "prompts"))
+    reference = effects.steered[len(effects.steered) // 2].strength
+    rows.append(row("steer", reference, "off_target_kl", effects.steer_kl, "documents"))
+    rows.append(_rho_row(effects, resamples=resamples, seed=seed))
+    if effects.ablate_target.effect:
+        rows.append(row("ablate", 0.0, "target_logprob", effects.ablate_target, "contexts"))
+    rows.append(row("ablate", 0.0, "off_target_kl", effects.ablate_kl, "documents"))
+    return rows
+
+
+def _rho_row(effects: LatentEffects, *, resamples: int, seed: int) -> dict[str, Any]:
+    prompts = len(effects.steered[0].target.effect)
+    units_RU = resample_counts(prompts, resamples=resamples, seed=seed)
+    everyone_1U = np.ones((1, prompts))
+    draws = {"": _rho(effects, units_RU, _effect), "control_": _rho(effects, units_RU, _control)}
+    points = {"": _rho(effects, everyone_1U, _effect), "control_": _rho(effects, everyone_1U, _control)}
+    draws["difference_"] = draws[""] - draws["control_"]
+    points["difference_"] = points[""] - points["control_"]
+    intervals = {
+        prefix: percentile_interval(float(points[prefix][0]), draws[prefix], n=prompts, unit="prompts")
+        for prefix in draws
+    }
+    return _row("steer", 0.0, "dose_response_rho", intervals)
+
+
+def _rho(
+    effects: LatentEffects, weights_RU: Float[Array, "R U"], side: Callable[[Paired], Array]
+) -> Float[Array, " R"]:
+    """ρ between strength and mean effect; no steering, no effect: (0, 0) is a point too."""
+    values_SU = np.array([side(s.target) for s in effects.steered])
+    means_RS = weights_RU @ values_SU.T / weights_RU.sum(axis=1, keepdims=True)
+    strengths = [0.0, *(s.strength for s in effects.steered)]
+    return spearman(strengths, np.concatenate([np.zeros((len(means_RS), 1)), means_RS], axis=1))
+
+
+def _row(kind: str, strength: float, metric: str, intervals: dict[str, Interval]) -> dict[str, Any]:
+    values = {
+        f"{prefix}{bound}": getattr(interval, bound)
+        for prefix, interval in intervals.items()
+        for bound in ("point", "low", "high")
+    }
+    whole = intervals[""]
+    return {"kind": kind, "strength": strength, "metric": metric, **values, "n": whole.n, "unit": whole.unit}
+
+
+def _interval(values: Array, *, resamples: int, seed: int, unit: str) -> Interval:
+    return ratio_interval(values, np.ones(len(values)), resamples=resamples, seed=seed, unit=unit)
+
+
+def _effect(pair: Paired) -> Array:
+    return np.array(pair.effect)
+
+
+def _control(pair: Paired) -> Array:
+    return np.array(pair.control)
+
+
+def _difference(pair: Paired) -> Array:
+    return _effect(pair) - _control(pair)
+
+
+def _means(pair: Paired) -> tuple[float, float]:
+    return float(np.mean(pair.effect)), float(np.mean(pair.control))
