@@ -10,7 +10,7 @@ from saeops.digests import digest_json
 from saeops.metrics import read_metrics
 from saeops.review.config import ReviewConfig
 from saeops.review.outcome import ReviewOutcome, review_outcome
-from saeops.review.queue import measured_effects, review_queue
+from saeops.review.queue import QueueItem, measured_effects, review_queue
 from saeops.stats import Interval
 
 METRIC_FILES = ("diagnostics/metrics.json", "labels/metrics.json", "effects/metrics.json")
@@ -48,8 +48,13 @@ def gather(bundle: Bundle) -> Evidence:
 
 def review_of(bundle: Bundle) -> ReviewOutcome:
     """What the decisions sealed into the bundle add up to, on the queue of the candidate they were made on."""
+    return review_outcome(queue_of(bundle), bundle.reviews(), bundle=bundle.candidate)
+
+
+def queue_of(bundle: Bundle) -> tuple[QueueItem, ...]:
+    """The labels people should look at, by the bundle's own params: the same bundle, the same queue."""
     params = bundle.provenance.params
-    queue = review_queue(
+    return review_queue(
         bundle.labels(),
         bundle.latents(),
         measured_effects(bundle.effects()),
@@ -57,4 +62,3 @@ def review_of(bundle: Bundle) -> ReviewOutcome:
         trusted=float(params["promote"]["trusted_confidence"]),
         digest=bundle.candidate,
     )
-    return review_outcome(queue, bundle.reviews(), bundle=bundle.candidate)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from saeops.dictionary.bundle import open_bundle
 from saeops.errors import ReviewInvalid
-from saeops.params import Params
 from saeops.ports import ReviewLedger
+from saeops.promotion.evidence import queue_of
 from saeops.review.ledger import VERDICTS, Decision, LedgerEntry
 from saeops.review.outcome import ReviewOutcome, decisions_on, review_outcome
-from saeops.review.queue import QueueItem, Why, measured_effects, review_queue
-from saeops.sealed import verify
+from saeops.review.queue import QueueItem, Why, measured_effects
 
 Texts = Callable[[Sequence[int]], Sequence[str]]
 """Each token id as the text it stands for."""
@@ -62,15 +62,7 @@ class Review:
     outcome: ReviewOutcome
 
 
-@dataclass(frozen=True)
-class _Reviewed:
-    digest: str
-    labels: pd.DataFrame
-    effects: Mapping[int, float]
-    queue: tuple[QueueItem, ...]
-
-
-def queue(params: Params, bundle: Path, ledger: ReviewLedger, *, texts: Texts | None = None) -> Review:
+def queue(bundle: Path, ledger: ReviewLedger, *, texts: Texts | None = None) -> Review:
     """What to look at in a finished bundle, what was decided on it, and what that adds up to.
 
     Args:
@@ -81,27 +73,27 @@ def queue(params: Params, bundle: Path, ledger: ReviewLedger, *, texts: Texts | 
         FolderDamaged: a byte of the bundle changed.
         LedgerTampered, StoreUnreachable: the ledger cannot be trusted, or does not answer.
     """
-    reviewed = _read(params, bundle)
-    entries = ledger.entries()
-    decisions = decisions_on(entries, reviewed.digest)
-    labels = {(int(r["latent"]), str(r["version"])): r for r in reviewed.labels.to_dict("records")}
-    contexts = _contexts(bundle, [item.latent for item in reviewed.queue], texts or _numbers)
+    opened = open_bundle(bundle)
+    items, entries = queue_of(opened), ledger.entries()
+    effects = measured_effects(opened.effects())
+    decisions = decisions_on(entries, opened.candidate)
+    labels = {(int(r["latent"]), str(r["version"])): r for r in opened.labels().to_dict("records")}
+    contexts = _contexts(bundle, [item.latent for item in items], texts or _numbers)
     rows = tuple(
-        _row(item, labels[key], reviewed.effects, contexts.get(item.latent, ()), decisions.get(key))
-        for item in reviewed.queue
+        _row(item, labels[key], effects.get(item.latent), contexts[item.latent], decisions.get(key))
+        for item in items
         if (key := (item.latent, item.label_version))
     )
-    return Review(reviewed.digest, rows, review_outcome(reviewed.queue, entries, bundle=reviewed.digest))
+    return Review(opened.candidate, rows, review_outcome(items, entries, bundle=opened.candidate))
 
 
-def outcome(params: Params, bundle: Path, ledger: ReviewLedger) -> ReviewOutcome:
+def outcome(bundle: Path, ledger: ReviewLedger) -> ReviewOutcome:
     """How far the review of a finished bundle is, and what it says; raises as `queue` does."""
-    reviewed = _read(params, bundle)
-    return review_outcome(reviewed.queue, ledger.entries(), bundle=reviewed.digest)
+    opened = open_bundle(bundle)
+    return review_outcome(queue_of(opened), ledger.entries(), bundle=opened.candidate)
 
 
 def decide(
-    params: Params,
     bundle: Path,
     ledger: ReviewLedger,
     *,
@@ -123,11 +115,11 @@ def decide(
         ReviewInvalid: every fault at once; nothing is recorded.
         StageMissing, FolderDamaged, LedgerTampered, StoreUnreachable: as in `queue`.
     """
-    reviewed = _read(params, bundle)
-    queued = {item.latent: item for item in reviewed.queue}
-    item = queued.get(latent)
+    opened = open_bundle(bundle)
+    items = queue_of(opened)
+    item = next((item for item in items if item.latent == latent), None)
     faults = [
-        *_queue_faults(item, label_version, reviewed.queue),
+        *_queue_faults(item, label_version, items),
         *_verdict_faults(verdict, text, reason, reviewer),
     ]
     if faults or item is None:
@@ -136,7 +128,7 @@ def decide(
             hint="see `saeops review queue`; then saeops review decide LATENT accept|edit|reject",
         )
     decision = Decision(
-        bundle=reviewed.digest,
+        bundle=opened.candidate,
         latent=latent,
         label_version=item.label_version,
         verdict=verdict,  # type: ignore[arg-type]  # one of VERDICTS: checked above
@@ -172,25 +164,10 @@ def _verdict_faults(verdict: str, text: str | None, reason: str, reviewer: str) 
     return faults
 
 
-def _read(params: Params, bundle: Path) -> _Reviewed:
-    sealed = verify(bundle, kind="bundle", made_by="saeops bundle")
-    labels = pd.read_parquet(bundle / "labels" / "labels.parquet")
-    effects = measured_effects(pd.read_parquet(bundle / "effects" / "effects.parquet"))
-    items = review_queue(
-        labels,
-        pd.read_parquet(bundle / "catalog" / "latents.parquet"),
-        effects,
-        config=params.review,
-        trusted=params.promote.trusted_confidence,
-        digest=sealed.digest,
-    )
-    return _Reviewed(sealed.digest, labels, effects, items)
-
-
 def _row(
     item: QueueItem,
     label: Mapping[Any, Any],
-    effects: Mapping[int, float],
+    effect_nats: float | None,
     contexts: tuple[ShownContext, ...],
     decided: Decision | None,
 ) -> ReviewRow:
@@ -202,7 +179,7 @@ def _row(
         confidence=float(label["confidence"]),
         tpr=(float(label["tpr_low"]), float(label["tpr_high"])),
         tnr=(float(label["tnr_low"]), float(label["tnr_high"])),
-        effect_nats=effects.get(item.latent),
+        effect_nats=effect_nats,
         why=item.why,
         priority=item.priority,
         contexts=contexts,

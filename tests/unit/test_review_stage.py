@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 
 from saeops.adapters.ledger import MemoryLedger
+from saeops.dictionary.provenance import Provenance
 from saeops.errors import FolderDamaged, ReviewInvalid, StageMissing
-from saeops.params import Params, validate_params
+from saeops.params import validate_params
 from saeops.sealed import seal
 from saeops.stages import review
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-PARAMS: Params = validate_params({"review": {"by_priority": 3, "at_random": 2}})
+PARAMS = validate_params({"review": {"by_priority": 3, "at_random": 2}})
 
 
 def write_bundle(folder: Path, *, version: str = "v") -> Path:
@@ -49,6 +50,11 @@ def write_bundle(folder: Path, *, version: str = "v") -> Path:
     for name, frame in tables.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(folder / name)
+    provenance = Provenance(
+        name="tiny/site", model={}, corpus={}, policy=PARAMS.harvest.policy, params=PARAMS.model_dump(mode="json"),
+        code="c", version="0", lock=None, activations_md5="m", upstream={},
+    )  # fmt: skip
+    (folder / "provenance.json").write_bytes(provenance.to_bytes())
     seal(folder, kind="bundle", version=1, inputs={}, summary={})
     return folder
 
@@ -59,13 +65,11 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def decide(bundle: Path, ledger: MemoryLedger, latent: int, verdict: str = "accept", **more: str):
-    return review.decide(
-        PARAMS, bundle, ledger, latent=latent, verdict=verdict, now=NOW, **({"reviewer": "ada"} | more)
-    )
+    return review.decide(bundle, ledger, latent=latent, verdict=verdict, now=NOW, **({"reviewer": "ada"} | more))
 
 
 def test_a_reviewer_sees_label_evidence_and_contexts(bundle: Path):
-    found = review.queue(PARAMS, bundle, MemoryLedger(), texts=lambda ids: [f"<{i}>" for i in ids])
+    found = review.queue(bundle, MemoryLedger(), texts=lambda ids: [f"<{i}>" for i in ids])
     assert len(found.rows) == 5
     assert [row.why for row in found.rows] == ["priority"] * 3 + ["random"] * 2
     row = next(row for row in found.rows if row.latent == 3)
@@ -76,20 +80,20 @@ def test_a_reviewer_sees_label_evidence_and_contexts(bundle: Path):
 
 
 def test_without_a_tokenizer_contexts_show_token_ids(bundle: Path):
-    row = review.queue(PARAMS, bundle, MemoryLedger()).rows[0]
+    row = review.queue(bundle, MemoryLedger()).rows[0]
     assert row.contexts[0].tokens == (f"#{row.latent}", "#100")
 
 
 def test_a_decision_is_bound_to_bundle_and_label_version_and_shows_in_the_queue(bundle: Path):
     ledger = MemoryLedger()
-    before = review.queue(PARAMS, bundle, ledger)
+    before = review.queue(bundle, ledger)
     latent = before.rows[0].latent
     entry = decide(bundle, ledger, latent, "edit", text="  better  ", reason="was vague")
     assert entry.decision.bundle == before.bundle
     assert entry.decision.label_version == f"v{latent}"
     assert entry.decision.text == "better"
     assert entry.decision.at == "2026-03-01T12:30:00+00:00"
-    after = review.queue(PARAMS, bundle, ledger)
+    after = review.queue(bundle, ledger)
     assert after.rows[0].decided == entry.decision
     assert [row.latent for row in after.rows] == [row.latent for row in before.rows]
     assert after.outcome.decided == 1
@@ -98,20 +102,20 @@ def test_a_decision_is_bound_to_bundle_and_label_version_and_shows_in_the_queue(
 
 def test_a_review_is_complete_when_every_queued_label_is_decided(bundle: Path):
     ledger = MemoryLedger()
-    for row in review.queue(PARAMS, bundle, ledger).rows:
-        assert not review.outcome(PARAMS, bundle, ledger).complete
+    for row in review.queue(bundle, ledger).rows:
+        assert not review.outcome(bundle, ledger).complete
         decide(bundle, ledger, row.latent)
-    outcome = review.outcome(PARAMS, bundle, ledger)
+    outcome = review.outcome(bundle, ledger)
     assert outcome.complete
     assert (outcome.accepted, outcome.acceptance.point, outcome.acceptance.n) == (5, 1.0, 2)
 
 
 def test_decisions_on_another_bundle_count_for_nothing(bundle: Path, tmp_path: Path):
     ledger = MemoryLedger()
-    for row in review.queue(PARAMS, bundle, ledger).rows:
+    for row in review.queue(bundle, ledger).rows:
         decide(bundle, ledger, row.latent)
     other = write_bundle(tmp_path / "other", version="w")
-    assert review.outcome(PARAMS, other, ledger).decided == 0
+    assert review.outcome(other, ledger).decided == 0
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_decisions_on_another_bundle_count_for_nothing(bundle: Path, tmp_path: P
 )
 def test_a_decision_that_cannot_be_meant_is_refused(bundle: Path, verdict: str, more: dict, complaint: str):
     ledger = MemoryLedger()
-    latent = review.queue(PARAMS, bundle, ledger).rows[0].latent
+    latent = review.queue(bundle, ledger).rows[0].latent
     with pytest.raises(ReviewInvalid, match=complaint):
         decide(bundle, ledger, latent, verdict, **more)
     assert ledger.entries() == []
@@ -153,4 +157,4 @@ def test_a_bundle_with_a_changed_byte_cannot_be_reviewed(bundle: Path):
 
 def test_no_bundle_yet_says_which_command_makes_one(tmp_path: Path):
     with pytest.raises(StageMissing, match="saeops bundle"):
-        review.queue(PARAMS, tmp_path / "bundle", MemoryLedger())
+        review.queue(tmp_path / "bundle", MemoryLedger())
