@@ -129,15 +129,39 @@ class TransformersModel:
         return seen
 
     @torch.no_grad()
-    def logits(self, ids: Int[Tensor, "B W"], edits: Mapping[str, Edit] | None = None) -> Float[Tensor, "B W V"]:
+    def logits(
+        self,
+        ids: Int[Tensor, "B W"],
+        edits: Mapping[str, Edit] | None = None,
+        *,
+        at: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B W V"]:
         """Logits, fp32, with each site's activations (fp32) replaced by what its edit returns.
+
+        Args:
+            at: one position a window: only its logits are computed, and W is 1.
 
         Raises:
             SiteUnknown: the model has no such site; what there is is listed.
         """
         places = [(resolve(self._structure, site), edit) for site, edit in (edits or {}).items()]
-        with self._hooked(places):
+        with self._hooked(places), self._unembedding_only(at):
             return self._model(ids.to(self.device), use_cache=False).logits.float()
+
+    @contextlib.contextmanager
+    def _unembedding_only(self, at: Int[Tensor, " B"] | None) -> Iterator[None]:
+        if at is None:
+            yield
+            return
+        rows = torch.arange(len(at), device=self.device)
+        columns = at.to(self.device)
+        handle = self._model.get_output_embeddings().register_forward_pre_hook(
+            lambda _module, args: (args[0][rows, columns][:, None],)
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
 
     @contextlib.contextmanager
     def _hooked(self, edits: Sequence[tuple[Place, Edit]]) -> Iterator[None]:
