@@ -67,12 +67,16 @@ def read_metrics(path: Path) -> dict[str, Interval]:
         FolderDamaged: absent, not JSON, or not intervals by name.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes(), parse_constant=_refuse)
         return {name: Interval.from_json(value) for name, value in values.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise FolderDamaged(
             f"{path} does not hold metrics", hint=f"remove {path.parent} and run its stage again"
         ) from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no figure")
 
 
 def _finite(interval: Interval) -> bool:

@@ -1,6 +1,5 @@
 """The judge: evidence and policy in, verdict out. Pure; bounds, not points; missing means fail."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -88,7 +87,7 @@ def _beside_champion(
     if champion is None:
         return _Compared("not applicable", None, "first promotion: there is no champion to compare with")
     theirs = champion.metrics.get(metric)
-    if theirs is None or not math.isfinite(theirs.point):
+    if theirs is None:
         return _Compared("fail", None, "the champion lacks this figure, so nothing shows that it is no worse")
     if better == "none":
         return _Compared("fail", None, "this metric has no better direction: gate it by at_least or at_most")
@@ -131,8 +130,6 @@ def _unusable(value: Interval | None) -> str:
         return "the figure is missing, and missing means fail"
     if value.low is None or value.high is None:
         return f"the figure has no interval ({value.note or 'no reason given'}), and missing means fail"
-    if not all(math.isfinite(x) for x in (value.point, value.low, value.high)):
-        return "the figure is not finite"
     return ""
 
 

@@ -70,8 +70,15 @@ def check_parts(parts: Mapping[str, Sealed], params: Params) -> None:
         for key, value in part.inputs.items():
             if key in parts and value != parts[key].digest:
                 raise _out_of_date(part, f"was made from another {key} than the one in {parts[key].path}")
-            if key in SECTIONS and value != sections[key]:
+            if key in SECTIONS and not _holds(value, sections[key]):
                 raise _out_of_date(part, f"was made under other params ({key})")
+
+
+def _holds(recorded: Any, chosen: Any) -> bool:
+    """Whether recorded params are still chosen; a stage may depend on part of a section."""
+    if isinstance(recorded, Mapping):
+        return all(key in chosen and chosen[key] == value for key, value in recorded.items())
+    return bool(recorded == chosen)
 
 
 def _out_of_date(part: Sealed, what: str) -> ModelMismatch:
