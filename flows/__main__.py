@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.server import local_api
-from saeops.cli import Profile, Root, Set, one_clear_error
+from saeops.cli import one_clear_error
+from saeops.cli.options import Profile, Root, Set
 from saeops.errors import GateRefused
 from saeops.params import choose_selection, load_params
 from saeops.settings import Settings

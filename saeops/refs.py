@@ -92,6 +92,11 @@ class Workspace(Frozen):
         return self.root / "artifacts" / "bundle"
 
     @property
+    def reviewed(self) -> Path:
+        """The bundle with people's decisions sealed in."""
+        return self.root / "artifacts" / "reviewed"
+
+    @property
     def report(self) -> Path:
         return self.root / "artifacts" / "report"
 

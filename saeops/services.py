@@ -7,13 +7,12 @@ they are first used, so that `saeops status` never waits for torch.
 import contextlib
 import datetime
 import fcntl
-import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saeops.files import explained
 from saeops.params import CorpusParams, ModelParams, Params
@@ -31,8 +30,15 @@ from saeops.refs import Ref, Workspace
 from saeops.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from saeops.adapters.mlflow import MlflowTracker, NullTracker
+    from saeops.promotion.protocol import Author
+    from saeops.promotion.verdict import Verdict
+    from saeops.review.ledger import LedgerEntry
     from saeops.stages.diagnose import Diagnosed
+    from saeops.stages.review import Review
+    from saeops.stages.walk import Moved, Registry
 
 EXPERIMENT = "saeops"
 
@@ -168,7 +174,9 @@ class Services:
     @contextmanager
     def _watching(self, stage: str, params: Params) -> Iterator[Watch]:
         """One stage at a time in a checkout, watched on the terminal and in the tracker."""
-        from saeops.adapters.watch import QuietWatch, TerminalWatch
+        from rich.console import Console
+
+        from saeops.adapters.watch import TerminalWatch
 
         section = params.model_dump(mode="json").get(stage, {})
         with (
@@ -181,7 +189,7 @@ class Services:
                 tags={"saeops.name": params.name, "saeops.params": params.digest()},
             ) as run,
         ):
-            yield QuietWatch() if self._quiet else TerminalWatch(run)
+            yield TerminalWatch(run, Console(stderr=True, quiet=self._quiet))
 
     def _made(self) -> Mapping[str, str]:
         """kind → digest of what earlier stages left behind, for the tracker."""
@@ -214,3 +222,109 @@ class Services:
             from rich.console import Console
 
             Console(stderr=True).print(text, highlight=False)
+
+    # ── people ──────────────────────────────────────────────────────────────
+
+    def review(self, params: Params) -> "Review":
+        """The queue of the built bundle, with what was decided so far."""
+        from saeops.stages import review
+
+        model = self.model(params.model)
+        return review.queue(self.space.bundle, self.ledger, texts=model.tokens)
+
+    def decide(self, latent: int, verdict: str, *, reason: str = "", text: str | None = None) -> "LedgerEntry":
+        """Record one decision by the person in settings."""
+        from saeops.stages import review
+
+        return review.decide(
+            self.space.bundle,
+            self.ledger,
+            latent=latent,
+            verdict=verdict,
+            reviewer=self.settings.reviewer,
+            now=_now(),
+            reason=reason,
+            text=text,
+        )
+
+    def report(self, params: Params) -> Path:
+        """The page, with the verdict and the review as they stand."""
+        from saeops.stages import report, review
+
+        with self._watching("report", params) as watch:
+            return report.run(
+                params,
+                self.space,
+                model_tokens=self.model(params.model).tokens,
+                verdict=self.judge(params),
+                review=review.outcome(self.space.bundle, self.ledger),
+                watch=watch,
+            )
+
+    def summary(self, params: Params) -> "RenderableType":
+        """One screenful: what was made, how good it is, the verdict, what to type next."""
+        from saeops.stages import report, review
+
+        outcome = review.outcome(self.space.bundle, self.ledger)
+        return report.summary(params, self.space, verdict=self.judge(params), review=outcome)
+
+    # ── the registry ────────────────────────────────────────────────────────
+
+    @cached_property
+    def registry(self) -> "Registry":
+        """Store and projection together, as promotions and rollbacks need them."""
+        from saeops.stages.walk import Registry
+
+        return Registry(store=self.store, projection=self.projection)
+
+    def author(self) -> "Author":
+        """The person in settings, now, under a new operation id."""
+        from saeops.promotion.protocol import Author
+
+        return Author(who=self.settings.reviewer, now=_now(), operation=uuid.uuid4().hex)
+
+    def judge(self, params: Params) -> "Verdict":
+        """The verdict on the built bundle with the decisions on it, beside the champion."""
+        from saeops.stages import promote
+
+        bundle, policy = self._reviewed_bundle(), params.promote
+        return promote.judge_bundle(bundle, store=self.store, cache=self.settings.cache, policy=policy)
+
+    def promote(self, params: Params, *, force: bool = False, reason: str = "", dry_run: bool = False) -> "Moved":
+        """Judge the built bundle with the decisions on it, and make it champion."""
+        from saeops.adapters.git import head
+        from saeops.stages import promote
+
+        return promote.run(
+            self._reviewed_bundle(),
+            self.judge(params),
+            registry=self.registry,
+            author=self.author(),
+            reason=reason,
+            force=force,
+            git_commit=head(self.settings.root),
+            dry_run=dry_run,
+        )
+
+    def rollback(self, name: str, *, to: str = "previous", reason: str = "", dry_run: bool = False) -> "Moved":
+        """Go back; needs the store and nothing else."""
+        from saeops.stages import rollback
+
+        return rollback.run(
+            name, to=to, registry=self.registry, author=self.author(), reason=reason, dry_run=dry_run
+        )
+
+    def _reviewed_bundle(self) -> Path:
+        """The built bundle, or, where people decided on it, the bundle with their decisions sealed in."""
+        from saeops.dictionary.bundle import seal_reviews
+        from saeops.sealed import open_sealed
+
+        candidate = open_sealed(self.space.bundle, kind="bundle", made_by="saeops bundle")
+        entries = self.ledger.entries()
+        if not any(entry.decision.bundle == candidate.digest for entry in entries):
+            return self.space.bundle
+        return seal_reviews(self.space.bundle, entries, self.space.reviewed).path
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

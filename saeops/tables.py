@@ -28,6 +28,7 @@ def check_table(
         NonFinite: a float is NaN or infinite in a column the schema does not call nullable.
     """
     import numpy as np
+    import pandas as pd
     import pandera.errors
 
     if rows is not None and len(frame) != rows:
@@ -35,7 +36,8 @@ def check_table(
     if rows is None and frame.empty:
         raise FolderDamaged(f"{name}: no rows", hint="run its stage again with more data")
     nullable = {column for column, spec in schema.to_schema().columns.items() if spec.nullable}
-    for column in frame.select_dtypes("floating").columns.difference(list(nullable)):
+    floats = [column for column in frame if pd.api.types.is_float_dtype(frame[column])]
+    for column in (column for column in floats if column not in nullable):
         bad = int((~np.isfinite(frame[column].to_numpy())).sum())
         if bad:
             raise NonFinite(f"{name}.{column}: {bad} values are NaN or infinite", hint="see the stage's log")

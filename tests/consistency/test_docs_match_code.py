@@ -63,7 +63,7 @@ def test_params_yaml_has_every_section() -> None:
 
 
 def test_every_param_is_explained() -> None:
-    from saeops.cli import described
+    from saeops.cli.look import described
 
     silent = [path for path, _, meaning in described(Params()) if not meaning]
     assert not silent, f"no docstring: {silent}"

@@ -1,0 +1,87 @@
+"""The stages, as dvc.yaml calls them, and the report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from saeops.cli.app import STAGES, app
+from saeops.cli.options import Json, Profile, Root, Set, open_services, remembered_params
+from saeops.cli.show import say_json, say_table
+from saeops.params import load_params
+
+
+def _say_ref(kind: str, digest: str, path: Path, *, as_json: bool) -> None:
+    if as_json:
+        say_json({"kind": kind, "digest": digest, "path": str(path)})
+    else:
+        typer.echo(f"{kind} {digest[:16]} in {path}")
+
+
+def _run_stage(
+    name: str, root: Path, profile: str | None, overrides: Sequence[str] | None, *, as_json: bool
+) -> None:
+    params = remembered_params(root, profile, overrides)
+    ref = getattr(open_services(root, quiet=as_json), name)(params)
+    _say_ref(ref.kind, ref.digest, ref.path, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def harvest(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Read the corpus with the model and keep its activations, in artifacts/activations."""
+    _run_stage("harvest", root, profile, overrides, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def train(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Train the sparse autoencoder, in artifacts/sae. Killed, it goes on from its last checkpoint."""
+    _run_stage("train", root, profile, overrides, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def diagnose(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Measure it on held-out documents and catalog what its latents fire on."""
+    from saeops.metrics import read_metrics
+
+    params = remembered_params(root, profile, overrides)
+    made = open_services(root, quiet=as_json).diagnose(params)
+    metrics = read_metrics(made.diagnostics.path / "metrics.json")
+    if as_json:
+        say_json(
+            {
+                "diagnostics": made.diagnostics.digest,
+                "catalog": made.catalog.digest,
+                "metrics": {name: interval.to_json() for name, interval in metrics.items()},
+            }
+        )
+        return
+    say_table(["metric", "value, interval and sample size"], [[name, str(i)] for name, i in metrics.items()])
+
+
+@app.command(rich_help_panel=STAGES)
+def label(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Label latents and score each label on documents that explained nothing."""
+    _run_stage("label", root, profile, overrides, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def bench(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Ablate and steer with latents, beside equal-norm random directions."""
+    _run_stage("bench", root, profile, overrides, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def bundle(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Put everything into one immutable folder named by its sha256, in artifacts/bundle."""
+    _run_stage("bundle", root, profile, overrides, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def report(root: Root = Path(), as_json: Json = False) -> None:
+    """Write one self-contained HTML page of it all, in artifacts/report."""
+    services = open_services(root, quiet=as_json)
+    page = services.report(load_params(root))
+    if as_json:
+        say_json({"report": str(page)})
+    else:
+        typer.echo(str(page))
