@@ -3,7 +3,7 @@
 from saeops.metrics import Metric, registry
 
 _OURS = "saeops"
-_GAO = "Gao et al. 2024, arXiv 2406.04093"
+_GAO = "openai/sparse_autoencoder, loss.py; here a ratio of sums"
 
 RECONSTRUCTION = (
     Metric(

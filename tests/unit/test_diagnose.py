@@ -19,7 +19,7 @@ from saeops.metrics import read_metrics
 from saeops.params import ModelParams, Params
 from saeops.refs import Workspace
 from saeops.sae.canonical import Sae
-from saeops.sealed import verify
+from saeops.sealed import open_sealed, seal, verify
 from saeops.stages import diagnose, train
 from saeops.tables import read_table
 from tests.tiny import RecordingWatch, save_tiny_model, tiny_params
@@ -107,7 +107,7 @@ def test_contexts_hold_the_documents_own_tokens_and_the_latents_own_activations(
     for batch in acts.batches(sae.meta.site, "explain", 700):
         f_TF = sae.encode(batch.activations).dense().numpy()
         places = zip(batch.document.tolist(), batch.position.tolist(), strict=True)
-        dense |= {place: row for place, row in zip(places, f_TF, strict=True)}
+        dense |= dict(zip(places, f_TF, strict=True))
     contexts = read_table(diagnosed.catalog / "contexts.parquet", ContextTable)
     window = acts.context_size - 1
     for row in contexts.itertuples():
@@ -145,9 +145,7 @@ def test_a_choice_of_the_catalog_leaves_the_diagnostics_alone(
 ) -> None:
     shutil.copytree(diagnosed.diagnostics, fresh.diagnostics)
     shutil.copytree(diagnosed.catalog, fresh.catalog)
-    fewer = params.model_copy(
-        update={"diagnose": params.diagnose.model_copy(update={"top_contexts": 2})}
-    )
+    fewer = params.model_copy(update={"diagnose": params.diagnose.model_copy(update={"top_contexts": 2})})
     made = diagnose.run(fewer, fresh, model=tiny_model, watch=RecordingWatch())
     assert made.diagnostics.digest == verify(diagnosed.diagnostics, kind="diagnostics").digest
     assert made.catalog.digest != verify(diagnosed.catalog, kind="catalog").digest
@@ -191,9 +189,7 @@ def test_a_killed_run_shows_nothing_half_made_and_its_rerun_gives_the_same_bytes
     assert not list((fresh.root / "artifacts" / ".work").iterdir())
 
 
-def test_another_model_is_refused_by_digest(
-    fresh: Workspace, params: Params, tmp_path: Path
-) -> None:
+def test_another_model_is_refused_by_digest(fresh: Workspace, params: Params, tmp_path: Path) -> None:
     other = load_model(ModelParams(ref=str(save_tiny_model(tmp_path / "other", seed=1)), device="cpu"), tmp_path)
     with pytest.raises(ModelMismatch, match="harvested from"):
         diagnose.run(params, fresh, model=other, watch=RecordingWatch())
@@ -203,8 +199,6 @@ def test_another_model_is_refused_by_digest(
 def test_an_sae_of_another_model_is_refused(
     fresh: Workspace, params: Params, tiny_model: TransformersModel
 ) -> None:
-    from saeops.sealed import open_sealed, seal
-
     sealed, sae = open_sealed(fresh.sae, kind="sae"), Sae.load(fresh.sae)
     foreign = sae.meta.model_copy(update={"model": {**sae.meta.model, "digest": "0" * 64}})
     Sae.of(sae.tensors(), foreign).save(fresh.sae)
@@ -221,9 +215,7 @@ def test_without_an_sae_the_error_names_the_command(
         diagnose.run(params, fresh, model=tiny_model, watch=RecordingWatch())
 
 
-def test_a_damaged_eval_shard_is_refused(
-    fresh: Workspace, params: Params, tiny_model: TransformersModel
-) -> None:
+def test_a_damaged_eval_shard_is_refused(fresh: Workspace, params: Params, tiny_model: TransformersModel) -> None:
     shard = next(fresh.activations.rglob("eval-00000.safetensors"))
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
