@@ -7,6 +7,7 @@ from saeops.diagnostics.metrics import METRICS as DIAGNOSTICS
 from saeops.dictionary.bundle import Bundle, open_bundle
 from saeops.digests import canonical_json
 from saeops.errors import GateRefused, LostRace, UsageError
+from saeops.interventions.metrics import METRICS as EFFECTS
 from saeops.labelling.metrics import METRICS as LABELS
 from saeops.metrics import Better, Metric
 from saeops.ports import ObjectStore
@@ -22,7 +23,7 @@ from saeops.stages.records import read_state
 from saeops.stages.transfer import fetch, upload
 from saeops.stages.walk import Moved, Registry, move, settle
 
-METRICS: Mapping[str, Metric] = {**DIAGNOSTICS, **LABELS}
+METRICS: Mapping[str, Metric] = {**DIAGNOSTICS, **LABELS, **EFFECTS}
 
 
 def judge_bundle(bundle: Path, *, store: ObjectStore, cache: Path, policy: PromotePolicy) -> Verdict:
