@@ -139,16 +139,16 @@ class RecordingWatch:
     advanced: float = 0
 
     @contextlib.contextmanager
-    def bar(self, title: str, total: float, unit: str) -> Iterator["RecordingWatch"]:  # noqa: ARG002
+    def bar(self, title: str, total: float, unit: str) -> Iterator["RecordingWatch"]:
         yield self
 
-    def advance(self, amount: float = 1, **facts: str) -> None:  # noqa: ARG002
+    def advance(self, amount: float = 1, **facts: str) -> None:
         self.advanced += amount
 
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:  # noqa: ARG002
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         self.measured.update(values)
 
     def figure(self, name: str, figure: Any) -> None: ...

@@ -6,11 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import safe_open
 
 from saeops.activations.policy import TokenPolicy
-from saeops.activations.schema import DOCUMENTS, KIND, SHARDS, DocumentTable, ShardTable, TokenBatch, shard_name
+from saeops.activations.schema import (
+    DOCUMENTS,
+    KIND,
+    SHARDS,
+    DocumentTable,
+    ShardTable,
+    TokenBatch,
+    in_fp32,
+    shard_name,
+)
 from saeops.activations.windows import Window, cut_windows, prepended
 from saeops.digests import digest_file
 from saeops.errors import FolderDamaged, ModelMismatch, SiteUnknown
@@ -126,8 +134,7 @@ class ActivationSet:
         """Batches of at most `size` tokens, fp32, in order of document and position; none spans two shards."""
         for shard in self.shard_list(site, split):
             for start in range(0, shard.tokens, size):
-                batch = self.read(shard, start, min(start + size, shard.tokens))
-                yield TokenBatch(batch.activations.float(), batch.document, batch.position, batch.token)
+                yield in_fp32(self.read(shard, start, min(start + size, shard.tokens)))
 
     def windows(self, split: str, limit_documents: int | None = None) -> list[Window]:
         """The windows that were harvested, rebuilt from the documents, in order."""
@@ -177,13 +184,3 @@ def check_model(acts: ActivationSet, digest: str) -> None:
             f" the model at hand is {digest[:12]}",
             hint=f"run `{MADE_BY}` again with this model, or set model.ref back",
         )
-
-
-def concatenate(batches: list[TokenBatch]) -> TokenBatch:
-    """Several batches as one."""
-    return TokenBatch(
-        torch.cat([batch.activations for batch in batches]),
-        torch.cat([batch.document for batch in batches]),
-        torch.cat([batch.position for batch in batches]),
-        torch.cat([batch.token for batch in batches]),
-    )

@@ -1,8 +1,11 @@
 """What an activation set consists of: its tables and its names. Format: docs/formats/activations.md."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandera.pandas as pa
+import torch
 from jaxtyping import Float, Int
 from pandera.typing import Series
 from torch import Tensor
@@ -62,6 +65,52 @@ class TokenBatch:
 
     def __len__(self) -> int:
         return len(self.token)
+
+
+def take(batch: TokenBatch, chosen: Int[Tensor, " chosen"] | slice) -> TokenBatch:
+    """The tokens chosen, in that order."""
+    return TokenBatch(
+        batch.activations[chosen], batch.document[chosen], batch.position[chosen], batch.token[chosen]
+    )
+
+
+def empty_like(batch: TokenBatch, size: int) -> TokenBatch:
+    """Room for `size` tokens such as these."""
+    return TokenBatch(
+        batch.activations.new_empty(size, batch.activations.shape[1]),
+        batch.document.new_empty(size),
+        batch.position.new_empty(size),
+        batch.token.new_empty(size),
+    )
+
+
+def put(batch: TokenBatch, into: TokenBatch, places: Int[Tensor, " token"]) -> None:
+    """Write each token to its place in another batch."""
+    into.activations[places] = batch.activations
+    into.document[places] = batch.document
+    into.position[places] = batch.position
+    into.token[places] = batch.token
+
+
+def in_fp32(batch: TokenBatch) -> TokenBatch:
+    """The same tokens with their activations in fp32."""
+    return replace(batch, activations=batch.activations.float())
+
+
+def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
+    """Several batches as one."""
+    return TokenBatch(
+        torch.cat([batch.activations for batch in batches]),
+        torch.cat([batch.document for batch in batches]),
+        torch.cat([batch.position for batch in batches]),
+        torch.cat([batch.token for batch in batches]),
+    )
+
+
+def in_order(batch: TokenBatch) -> TokenBatch:
+    """The same tokens in order of document and position."""
+    order = np.lexsort((batch.position.numpy(), batch.document.numpy()))
+    return take(batch, torch.from_numpy(order))
 
 
 def shard_name(site: str, split: str, shard: int) -> str:

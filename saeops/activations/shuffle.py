@@ -15,8 +15,8 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from saeops.activations.reader import ActivationSet, Shard, concatenate
-from saeops.activations.schema import TokenBatch
+from saeops.activations.reader import ActivationSet, Shard
+from saeops.activations.schema import TokenBatch, concatenate, empty_like, in_fp32, put, take
 from saeops.errors import StageMissing
 
 LARGEST_PIECE = 1024
@@ -95,11 +95,11 @@ class ShuffledTokens:
                     buffer = None
                     buffer, held = self._load(epoch, number), (epoch, number)
                 begin = offset - (ends[number] - len(buffer))
-                part = _cut(buffer, begin, begin + missing)
+                part = take(buffer, slice(begin, begin + missing))
                 parts.append(part)
                 missing -= len(part)
                 position += len(part)
-            yield concatenate(parts)
+            yield in_fp32(concatenate(parts))
 
     def _plan(self, epoch: int) -> Epoch:
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._pieces))
@@ -117,27 +117,18 @@ class ShuffledTokens:
 
     def _load(self, epoch: int, number: int) -> TokenBatch:
         pieces = self._epoch(epoch).buffers[number]
-        # Reading in file order is sequential; the permutation below makes the order here irrelevant.
-        together = concatenate(
-            [
-                self._acts.read(piece.shard, piece.start, piece.stop)
-                for piece in sorted(pieces, key=lambda piece: (piece.shard.name, piece.start))
-            ]
-        )
-        generator = np.random.default_rng((self._seed, epoch, number))
-        order = torch.from_numpy(generator.permutation(len(together)))
-        return TokenBatch(
-            together.activations[order],
-            together.document[order],
-            together.position[order],
-            together.token[order],
-        )
-
-
-def _cut(batch: TokenBatch, start: int, stop: int) -> TokenBatch:
-    return TokenBatch(
-        batch.activations[start:stop].float(),
-        batch.document[start:stop],
-        batch.position[start:stop],
-        batch.token[start:stop],
-    )
+        size = sum(piece.stop - piece.start for piece in pieces)
+        # Seeds are padded with zeros: one more keeps this stream apart from the epoch's own.
+        generator = np.random.default_rng((self._seed, epoch, number + 1))
+        places = torch.from_numpy(generator.permutation(size))
+        buffer: TokenBatch | None = None
+        begin = 0
+        # In file order, which is sequential; each piece goes straight to its places, so that never
+        # more than the buffer and one piece are held.
+        for piece in sorted(pieces, key=lambda piece: (piece.shard.name, piece.start)):
+            part = self._acts.read(piece.shard, piece.start, piece.stop)
+            buffer = empty_like(part, size) if buffer is None else buffer
+            put(part, buffer, places[begin : begin + len(part)])
+            begin += len(part)
+        assert buffer is not None
+        return buffer

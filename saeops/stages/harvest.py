@@ -10,8 +10,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from saeops.activations.reader import concatenate
-from saeops.activations.schema import DOCUMENTS, KIND, SHARDS, VERSION, DocumentTable, ShardTable, TokenBatch
+from saeops.activations.schema import (
+    DOCUMENTS,
+    KIND,
+    SHARDS,
+    VERSION,
+    DocumentTable,
+    ShardTable,
+    TokenBatch,
+    concatenate,
+    in_order,
+)
 from saeops.activations.selection import Choice, Selection, Tokenizer, select
 from saeops.activations.split import SPLITS
 from saeops.activations.store import Pieces, ShardFacts, stored_as, write_shard
@@ -201,7 +210,8 @@ class _Harvester:
         """Run one piece's windows and write a shard a site."""
         parts: dict[str, list[TokenBatch]] = {site: [] for site in self._params.sites}
         outliers = 0
-        for captured in self.captured(piece.windows):
+        # Windows of like length share a batch: one token in six would be padding otherwise.
+        for captured in self.captured(sorted(piece.windows, key=lambda window: len(window.ids))):
             keep_BW = captured.counts.clone()
             for site, x_BWD in captured.sites.items():
                 # One mask for all sites: a token is in each site's shard or in none.
@@ -222,7 +232,7 @@ class _Harvester:
                 site,
                 piece.split,
                 piece.shard,
-                concatenate(batches),
+                in_order(concatenate(batches)),
                 outliers=outliers,
                 dtype=self._params.dtype,
             )
