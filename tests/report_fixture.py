@@ -50,7 +50,7 @@ class Fixture:
 def write_fixture(folder: Path, **sections: Any) -> Fixture:
     """Write `folder/artifacts/bundle`; sections are laid over the tiny params."""
     generator = np.random.default_rng(0)
-    sections = {"promote": {"gates": GATES}, "label": {"min_positives": 5}} | sections
+    sections = {"seed": 2, "promote": {"gates": GATES}} | sections
     params = tiny_params(**sections)
     words, documents = _corpus()
     parts = {name: folder / "parts" / name for name in PARTS}

@@ -99,7 +99,7 @@ def nice_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round values inside [low, high], about `wanted` of them, 1, 2 or 5 times a power of ten apart."""
     rough = (high - low) / max(wanted, 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    step = min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]

@@ -42,7 +42,8 @@ NULLS = {
 class Whisker:
     """One axis, drawn: every position in per cent of its length."""
 
-    point: float
+    point: float | None
+    """None where nothing was sampled."""
     low: float | None
     high: float | None
     null: float | None
@@ -166,6 +167,9 @@ _TITLES = {
     "label_shuffled_confidence": "Label confidence, shuffled",
     "dose_response_rho": "Dose–response ρ",
     "activations_md5": "Activations, as DVC calls them",
+    "code": "Code, sha256 of its sources",
+    "lock": "requirements.lock, sha256",
+    "version": "saeops",
 }
 _WORDS = {word.lower(): word for word in ("CE", "KL", "TPR", "TNR", "PCA", "L0", "MSE", "LLM", "DVC", "BOS")}
 
@@ -187,7 +191,7 @@ def whisker(interval: Interval, null: Interval | None, gate: float | None, *, is
         return None if value is None else round(100 * (value - low) / (high - low), 2)
 
     return Whisker(
-        point=place(interval.point) or 0.0,
+        point=place(interval.point if interval.n else None),
         low=place(interval.low),
         high=place(interval.high),
         null=place(null.point) if null else None,
