@@ -1,14 +1,7 @@
 """The OpenAI-compatible client against a real server on this machine: down, slow, failing, babbling, good."""
 
-import json
 import logging
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -19,66 +12,9 @@ from saeops.adapters.models import TransformersModel
 from saeops.errors import EndpointUnavailable
 from saeops.labelling.config import LlmLabeller
 from saeops.ports import Llm
+from tests.endpoint import Reply, endpoint
 
 KEY = "sk-very-secret-0123"
-
-
-@dataclass
-class Reply:
-    """What the server says to one request."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    after_s: float = 0
-
-    @classmethod
-    def saying(cls, text: str | None) -> "Reply":
-        return cls(body=json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode())
-
-
-@dataclass
-class Endpoint:
-    url: str
-    requests: list[dict[str, Any]]
-    authorizations: list[str | None]
-
-
-@contextmanager
-def endpoint(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Endpoint]:
-    """A server whose answer to (request, how many came before) is given by a function."""
-    seen = Endpoint("", [], [])
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with lock:
-                before = len(seen.requests)
-                seen.requests.append({"path": self.path, **request})
-                seen.authorizations.append(self.headers.get("authorization"))
-            answer = reply(request, before)
-            time.sleep(answer.after_s)
-            try:
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(answer.body)))
-                self.end_headers()
-                self.wfile.write(answer.body)
-            except BrokenPipeError:
-                pass  # the client did not wait
-
-        def log_message(self, *args: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    seen.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
-        yield seen
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def client(url: str, waits: list[float] | None = None, **choices: Any) -> OpenAiCompatible:
@@ -195,9 +131,10 @@ def test_the_key_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
     def refuse(_request: dict[str, Any], _before: int) -> Reply:
         return Reply(401, b"bad key")
 
-    with endpoint(refuse) as at, pytest.raises(EndpointUnavailable) as error:
+    with endpoint(refuse) as at:
         llm = client(at.url.replace("http://", "http://user:hunter2@"))
-        llm.ask(["p"], max_tokens=1)
+        with pytest.raises(EndpointUnavailable) as error:
+            llm.ask(["p"], max_tokens=1)
     for shown in (repr(llm), str(error.value), repr(llm.identity), caplog.text):
         assert KEY not in shown
     assert "hunter2" not in repr(llm) + str(error.value)
