@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-import saeops
 from saeops.activations.policy import TokenPolicy
 from saeops.dictionary.bundle import Bundle, assemble, bundle_inputs
 from saeops.dictionary.format import KIND, PARTS
@@ -95,7 +94,7 @@ def _open(space: Workspace, kind: str) -> Sealed:
 
 
 def _provenance(params: Params, space: Workspace, parts: Mapping[str, Sealed]) -> Provenance:
-    package = Path(saeops.__file__).parent
+    package = Path(__file__).parents[1]
     summary = parts["activations"].summary
     return Provenance(
         name=params.name,

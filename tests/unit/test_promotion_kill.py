@@ -76,6 +76,12 @@ def killed(act: Callable[[DyingStore], object], root: Path, *, at: int, inside: 
     return False
 
 
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process loses nothing it wrote; fsync guards against power cuts, which no test here makes."""
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+
+
 def house(store: LocalStore) -> Registry:
     return Registry(store, MemoryProjection(), patience_s=0)
 
