@@ -62,6 +62,12 @@ class CorpusParams(Frozen):
     max_documents: int | None = Field(default=None, ge=1)
     """Read at most this many documents."""
 
+    @model_validator(mode="after")
+    def _some_length_is_allowed(self) -> "CorpusParams":
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars {self.min_chars} must be ≤ max_chars {self.max_chars}")
+        return self
+
 
 class HarvestParams(Frozen):
     """How activations are taken from the model."""
@@ -82,6 +88,14 @@ class HarvestParams(Frozen):
     """Which token positions count."""
     splits: SplitFractions = SplitFractions()
     """Shares of documents."""
+
+    @model_validator(mode="after")
+    def _some_position_counts(self) -> "HarvestParams":
+        if self.policy.skip_positions >= self.context_size:
+            raise ValueError(
+                f"policy.skip_positions {self.policy.skip_positions} must be < context_size {self.context_size}"
+            )
+        return self
 
 
 class TopKTrain(TrainingConfig, TopK):

@@ -195,6 +195,13 @@ def test_k_larger_than_the_dictionary_is_refused_before_any_work(
     assert not (tmp_path / "artifacts").exists()
 
 
+def test_params_that_leave_nothing_to_harvest_are_refused() -> None:
+    with pytest.raises(ParamsInvalid, match=r"corpus: min_chars 500 must be ≤ max_chars 400"):
+        tiny_params(corpus={"min_chars": 500})
+    with pytest.raises(ParamsInvalid, match=r"harvest: policy\.skip_positions 32 must be < context_size 32"):
+        tiny_params(harvest={"policy": {"skip_positions": 32}})
+
+
 def test_too_few_documents_are_refused(tmp_path: Path, tiny_corpus: Path, tiny_model: TransformersModel) -> None:
     with pytest.raises(CorpusTooSmall, match="of 12 read"):
         run(tmp_path, tiny_corpus, tiny_model, corpus={"max_documents": 12})
