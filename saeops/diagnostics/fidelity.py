@@ -84,40 +84,42 @@ def fidelity_sums(
         clean = run(batch.ids_BW, record)
         mask_BW = mask(batch.ids_BW, batch.lengths, seen[0]).cpu()
         scored = _Scored(batch, counted_positions(mask_BW, batch.lengths), clean)
+        # Only its log-probabilities are still needed, and it is as large as they are.
+        del clean
         for name, splice in splices.items():
             scored.add(name, run(batch.ids_BW, splice_at(mask_BW, splice)))
         yield scored.sums()
 
 
 class _Scored:
-    """CE and KL of one batch, a window at a time so that no second B × W × V tensor is made."""
+    """CE and KL of one batch, a window at a time so that no third B × W × V tensor is made."""
 
     def __init__(self, batch: WindowBatch, counted_BW: Bool[Tensor, "B W"], clean: Tensor) -> None:
-        self._batch, self._counted, self._clean = batch, counted_BW, clean
+        self._batch, self._counted = batch, counted_BW
+        self._clean = [self._logprobs(logits, window) for window, logits in enumerate(clean)]
         self._spliced: dict[str, Array] = {}
         self._kl: dict[str, Array] = {}
 
-    def _window(self, logits: Tensor, window: int) -> Float[Tensor, "N V"]:
-        return logits[window][self._counted[window].to(logits.device)].float().log_softmax(-1)
-
-    def _loss(self, logprobs: Tensor, window: int) -> float:
-        ids, counted = self._batch.ids_BW[window], self._counted[window]
-        target = ids.roll(-1)[counted].to(logprobs.device)
-        return -float(logprobs.gather(1, target[:, None]).double().sum())
-
     def add(self, name: str, logits: Float[Tensor, "B W V"]) -> None:
         losses, divergences = [], []
-        for window in range(len(logits)):
-            clean, spliced = self._window(self._clean, window), self._window(logits, window)
-            losses.append(self._loss(spliced, window))
-            kl_N = torch.nn.functional.kl_div(spliced, clean, reduction="none", log_target=True).sum(-1)
-            divergences.append(float(kl_N.double().sum()))
+        for window, clean_NV in enumerate(self._clean):
+            spliced_NV = self._logprobs(logits[window], window)
+            losses.append(self._loss(spliced_NV, window))
+            kl_NV = torch.nn.functional.kl_div(spliced_NV, clean_NV, reduction="none", log_target=True)
+            divergences.append(float(kl_NV.sum(-1).double().sum()))
         self._spliced[name], self._kl[name] = np.array(losses), np.array(divergences)
 
     def sums(self) -> FidelitySums:
-        clean = [self._loss(self._window(self._clean, w), w) for w in range(len(self._clean))]
+        clean = [self._loss(logprobs, window) for window, logprobs in enumerate(self._clean)]
         tokens = self._counted.sum(1).double().numpy()
         return FidelitySums(self._batch.document.numpy(), tokens, np.array(clean), self._spliced, self._kl)
+
+    def _logprobs(self, logits_WV: Float[Tensor, "W V"], window: int) -> Float[Tensor, "N V"]:
+        return logits_WV[self._counted[window].to(logits_WV.device)].float().log_softmax(-1)
+
+    def _loss(self, logprobs_NV: Float[Tensor, "N V"], window: int) -> float:
+        target_N = self._batch.ids_BW[window].roll(-1)[self._counted[window]].to(logprobs_NV.device)
+        return -float(logprobs_NV.gather(1, target_N[:, None]).double().sum())
 
 
 def by_document(parts: Sequence[FidelitySums]) -> FidelitySums:

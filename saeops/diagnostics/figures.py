@@ -6,13 +6,14 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from saeops.diagnostics.sparsity import BIN_EDGES, Firing
 from saeops.files import write_atomic
@@ -47,7 +48,8 @@ def density_figure(firing: Firing, *, dense_above: float) -> Figure:
     silent = len(firing.density_F) - len(alive)
     bound = rule_of_three(firing.tokens)
     _line(axes, bound, AMBER, f"silent: {silent:,}, each below {bound:.1g} (95 %)")
-    axes.legend(frameon=False, loc="upper right")
+    axes.set_ylim(top=1.25 * axes.get_ylim()[1])
+    _legend(axes, "upper left")
     return figure
 
 
@@ -67,7 +69,7 @@ def l0_figure(firing: Firing, l0: Interval) -> Figure:
     _line(axes, l0.point, INK, f"mean {l0.point:.1f}")
     tail = float(used[(tokens_L[used].cumsum() / tokens_L.sum() >= 0.95).argmax()])
     _line(axes, tail, AMBER, f"95 % of tokens up to {tail:.0f}", style=":")
-    axes.legend(frameon=False, loc="upper left")
+    _legend(axes, "upper left")
     return figure
 
 
@@ -101,13 +103,16 @@ def position_figure(explained_W: Float[Array, " W"], mean: Interval) -> Figure:
     if mean.low is not None and mean.high is not None:
         axes.axhspan(mean.low, mean.high, color=FAINT, alpha=0.8, zorder=0, label="95 % interval over documents")
     axes.set_ylim(min(0.0, float(explained_W[shown].min(initial=0.0))), 1)
-    axes.legend(frameon=False, loc="lower right")
+    _legend(axes, "lower right")
     return figure
 
 
 def _activations(axes: Axes, histogram_B: Int[Array, " B"], latent: int) -> None:
     axes.bar(BIN_EDGES[:-1], histogram_B, width=np.diff(BIN_EDGES), align="edge", color=BLUE)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_title(f"latent {latent:,} · {histogram_B.sum():,} tokens", fontsize=8.5, color=INK)
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     _plain(axes, size=8)
@@ -133,3 +138,7 @@ def _plain(axes: Axes, *, size: float) -> None:
 
 def _line(axes: Axes, x: float, colour: str, label: str, style: str = "--") -> None:
     axes.axvline(x, color=colour, linewidth=1.3, linestyle=style, label=label)
+
+
+def _legend(axes: Axes, place: Literal["upper left", "lower right"]) -> None:
+    axes.legend(loc=place, fontsize=9, labelcolor=INK, framealpha=0.92, edgecolor="none")
