@@ -43,11 +43,14 @@ def plant(
     d_model: int,
     tokens: int,
     active: int,
-    seed: int = 0,
+    seed: int = 77,
     mean: float = 3.0,
     scale: float = 5.0,
 ) -> Planted:
-    """`active` of `n_features` directions a token, each with a strength from 0.5 to 1.5, then scaled and moved."""
+    """`active` of `n_features` directions a token, each with a strength from 0.5 to 1.5, then scaled and moved.
+
+    With the seed of the weights, their directions would be the planted ones.
+    """
     g = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(n_features, d_model, generator=g), dim=1)
     chosen = torch.rand(tokens, n_features, generator=g).topk(active, dim=1).indices

@@ -130,9 +130,7 @@ def test_codes_hold_exactly_the_positive_entries(seed: int, tokens: int, latents
     assert torch.equal(codes.dense(), f_TF.clamp(min=0))
     assert codes.tokens == tokens
     assert bool((codes.value > 0).all())
-    shuffled = (
-        torch.stack([torch.randperm(latents) for _ in range(tokens)]) if tokens else codes.latent.view(0, latents)
-    )
+    shuffled = gaussian(seed + 1, tokens, latents).argsort(dim=1)
     from_pairs = Codes.from_pairs(f_TF.gather(1, shuffled), shuffled, n_latents=latents)
     for name in ("offsets", "latent", "value"):
         assert torch.equal(getattr(from_pairs, name), getattr(codes, name)), name

@@ -1,0 +1,254 @@
+"""The training room: the traps, one test each, then schedule, normalisation and the loop's refusals."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from saeops.errors import NonFinite
+from saeops.sae.build import build
+from saeops.sae.topk import TopKSae
+from saeops.sae.variants import ReluL1, TopK, Variant
+from saeops.training.checkpoint import CheckpointFolder
+from saeops.training.config import TrainingConfig
+from saeops.training.curve import CurveTable, curve_frame, loss_curve
+from saeops.training.dead import SilentTokens
+from saeops.training.loop import Batches, StepDone, train, update
+from saeops.training.memory import bytes_needed
+from saeops.training.normalise import Normalisation
+from saeops.training.schedule import Schedule
+from saeops.training.state import TrainState
+from tests.planted import fresh, plant, short_config
+
+VARIANTS: list[Variant] = [TopK(k=3), ReluL1(l1_coefficient=0.2)]
+DATA = plant(n_features=20, d_model=16, tokens=640, active=3)
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def run_all(
+    state: TrainState, folder: Path, *, config: TrainingConfig, batches: Batches | None = None
+) -> list[StepDone]:
+    batches = batches or DATA.batches(config.batch_size)
+    return list(
+        train(state, batches, config=config, checkpoints=CheckpointFolder(folder, keep=config.keep_checkpoints))
+    )
+
+
+# ── traps ───────────────────────────────────────────────────────────────────
+
+
+def topk_sae(*, aux_coefficient: float = 1 / 32) -> TopKSae:
+    variant = TopK(k=3, aux_k=4, aux_coefficient=aux_coefficient)
+    sae = build(variant, d_model=16, d_sae=40, generator=torch.Generator().manual_seed(0))
+    assert isinstance(sae, TopKSae)
+    return sae
+
+
+def test_auxk_reaches_a_dead_encoder_row_even_where_it_is_negative_on_every_token() -> None:
+    sae = topk_sae()
+    dead = torch.zeros(40, dtype=torch.bool).index_fill(0, torch.tensor([7, 8]), True)
+    with torch.no_grad():
+        sae.b_enc[dead] = -1000.0
+    sae.outcome(draw(1, 64, 16), dead=dead, progress=0.5).loss.backward()
+    assert sae.W_enc_FD.grad is not None
+    assert sae.W_dec_FD.grad is not None
+    assert bool((sae.W_enc_FD.grad[dead].norm(dim=1) > 0).all())
+    assert bool((sae.W_dec_FD.grad[dead].norm(dim=1) > 0).all())
+
+
+def test_auxk_moves_nothing_but_dead_rows() -> None:
+    dead = torch.arange(40) < 10
+    gradients = []
+    for coefficient in (0.0, 5.0):
+        sae = topk_sae(aux_coefficient=coefficient)
+        with torch.no_grad():
+            sae.b_enc[dead] = -1000.0
+        sae.outcome(draw(1, 64, 16), dead=dead, progress=0.5).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in sae.named_parameters()})
+    without, with_aux = gradients
+    for name in ("W_enc_FD", "b_enc", "W_dec_FD"):
+        torch.testing.assert_close(with_aux[name][~dead], without[name][~dead])
+        assert not torch.equal(with_aux[name][dead], without[name][dead]), name
+    torch.testing.assert_close(with_aux["b_dec"], without["b_dec"])
+
+
+def test_auxk_of_a_residual_without_variance_is_finite() -> None:
+    sae = topk_sae()
+    outcome = sae.outcome(draw(1, 1, 16), dead=torch.ones(40, dtype=torch.bool), progress=0.5)
+    assert bool(outcome.loss.isfinite())
+
+
+def test_death_is_counted_in_tokens_not_in_steps() -> None:
+    fired = torch.tensor([True, False])
+    small, large = (SilentTokens(torch.zeros(2, dtype=torch.int64)) for _ in range(2))
+    for _ in range(8):
+        small.see(fired, tokens=100)
+    large.see(fired, tokens=800)
+    for silent in (small, large):
+        assert silent.dead(after_tokens=800).tolist() == [False, True]
+        assert silent.dead(after_tokens=801).tolist() == [False, False]
+
+
+def test_a_latent_that_fires_again_is_alive_at_once() -> None:
+    silent = SilentTokens(torch.tensor([5000, 5000]))
+    silent.see(torch.tensor([True, False]), tokens=10)
+    assert silent.dead(after_tokens=5000).tolist() == [False, True]
+
+
+def test_the_decoder_gradient_loses_its_parallel_part_before_the_step_and_rows_their_length_after() -> None:
+    state = fresh(TopK(k=3), DATA, d_sae=40)
+    seen: list[float] = []
+
+    def look(*_: object) -> None:
+        weights, gradient = state.sae.W_dec_FD.detach(), state.sae.W_dec_FD.grad
+        assert gradient is not None
+        seen.append(float((weights * gradient).sum(1).abs().max() / gradient.norm(dim=1).max()))
+
+    state.optimiser.register_step_pre_hook(look)
+    before = state.sae.W_dec_FD.detach().clone()
+    x_TD = state.normalisation.apply(DATA.x[:64])
+    for _ in range(3):
+        outcome = state.sae.outcome(x_TD, dead=torch.zeros(40, dtype=torch.bool), progress=0.0)
+        update(state, outcome.loss, lr=0.05, gradient_clip=1.0, x_TD=x_TD)
+    assert max(seen) < 1e-5
+    torch.testing.assert_close(state.sae.W_dec_FD.norm(dim=1), torch.ones(40))
+    assert float((state.sae.W_dec_FD.detach() - before).norm()) > 0.1
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.variant)
+def test_master_weights_and_moments_stay_fp32_on_half_precision_data(variant: Variant, tmp_path: Path) -> None:
+    config = short_config()
+    half = (x.half() for x in itertools.cycle(itertools.islice(DATA.batches(64)(0), 10)))
+    state = fresh(variant, DATA, d_sae=40)
+    run_all(state, tmp_path, config=config, batches=lambda _: half)
+    for parameter in state.sae.parameters():
+        assert parameter.dtype == torch.float32
+        assert {t.dtype for t in state.optimiser.state[parameter].values()} == {torch.float32}
+
+
+def test_the_l1_penalty_grows_from_nothing() -> None:
+    sae = build(
+        ReluL1(l1_coefficient=4.0, l1_warmup_fraction=0.5),
+        d_model=16,
+        d_sae=40,
+        generator=torch.Generator().manual_seed(0),
+    )
+    dead = torch.zeros(40, dtype=torch.bool)
+    weights = []
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        outcome = sae.outcome(draw(1, 64, 16), dead=dead, progress=progress)
+        weights.append(float((outcome.loss.detach() - outcome.mse) / outcome.aux))
+    assert weights == pytest.approx([0.0, 2.0, 4.0, 4.0], abs=1e-4)
+
+
+# ── schedule, normalisation, memory ─────────────────────────────────────────
+
+
+def test_the_learning_rate_rises_holds_and_falls_without_ever_being_zero() -> None:
+    config = short_config(tokens=64 * 100, lr=1.0, warmup_fraction=0.1, decay_fraction=0.2)
+    schedule = Schedule.of(config)
+    rates = [schedule.lr(step) for step in range(schedule.steps)]
+    assert rates[:10] == pytest.approx([0.1 * (n + 1) for n in range(10)])
+    assert set(rates[10:80]) == {1.0}
+    assert rates[-1] == pytest.approx(1 / 20)
+    assert rates[80:] == sorted(rates[80:], reverse=True)
+
+
+def test_without_warmup_and_decay_the_learning_rate_is_constant() -> None:
+    schedule = Schedule.of(short_config(lr=2.0, warmup_fraction=0.0, decay_fraction=0.0))
+    assert {schedule.lr(step) for step in range(schedule.steps)} == {2.0}
+
+
+def test_a_last_part_of_a_batch_makes_one_more_step() -> None:
+    assert Schedule.of(short_config(tokens=129)).steps == 3
+
+
+def test_normalised_activations_have_mean_zero_and_squared_norm_d_model() -> None:
+    x_TD = DATA.x * 1e3 + 1e5
+    normal = Normalisation.estimate(x_TD).apply(x_TD)
+    assert float(normal.mean(0).abs().max()) < 1e-3
+    assert float(normal.square().sum(1).mean()) == pytest.approx(16, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"), [(torch.full((4, 3), float("nan")), "NaN"), (torch.ones(4, 3), "all the same")]
+)
+def test_activations_that_cannot_be_normalised_are_refused(x: Tensor, message: str) -> None:
+    with pytest.raises(NonFinite, match=message):
+        Normalisation.estimate(x)
+
+
+def test_memory_needed_covers_the_weights_and_grows_with_each_choice() -> None:
+    config, topk = short_config(), TopK(k=3)
+    base = bytes_needed(config, topk, d_model=64, d_sae=512)
+    assert base > 4 * 4 * 2 * 64 * 512
+    assert bytes_needed(config, topk, d_model=64, d_sae=1024) > base
+    assert bytes_needed(short_config(batch_size=640), topk, d_model=64, d_sae=512) > base
+    assert bytes_needed(short_config(buffer_tokens=10**6), topk, d_model=64, d_sae=512) > base
+    assert bytes_needed(config, TopK(k=9), d_model=64, d_sae=512) > base
+
+
+# ── the loop ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.variant)
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(variant: Variant, tmp_path: Path) -> None:
+    weights = []
+    for number, seed in enumerate((1, 1, 2)):
+        state = fresh(variant, DATA, d_sae=40, seed=seed)
+        run_all(state, tmp_path / str(number), config=short_config())
+        weights.append(state.sae.W_dec_FD.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.variant)
+def test_training_lowers_the_loss_and_logs_what_its_table_asks_for(variant: Variant, tmp_path: Path) -> None:
+    state = fresh(variant, DATA, d_sae=40)
+    steps = run_all(state, tmp_path, config=short_config(tokens=64 * 62))
+    assert [done.step for done in steps] == list(range(1, 63))
+    assert [point.step for point in state.curve] == [*range(5, 65, 5), 62][:13]
+    assert state.curve[-1].explained_variance > state.curve[0].explained_variance + 0.2
+    CurveTable.validate(curve_frame(state.curve))
+    assert len(loss_curve(state.curve).axes) == 4
+    assert {"loss", "mse", "explained_variance", "l0", "dead_latents", "dead_fraction", "lr"} <= state.curve[
+        0
+    ].metrics().keys()
+
+
+def test_the_explained_variance_of_a_batch_is_the_one_defined(tmp_path: Path) -> None:
+    state = fresh(TopK(k=3), DATA, d_sae=40)
+    config = short_config(tokens=64 * 5)
+    # The logged figures are those before the step's own update, so stop the updates.
+    run_all(state, tmp_path, config=config.model_copy(update={"lr": 1e-30}))
+    x_TD = state.normalisation.apply(DATA.x[256:320])
+    with torch.no_grad():
+        pre = (x_TD - state.sae.b_dec) @ state.sae.W_enc_FD.t() + state.sae.b_enc
+        top = pre.topk(3, dim=1)
+        f_TF = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+        error = x_TD - f_TF @ state.sae.W_dec_FD - state.sae.b_dec
+        expected = 1 - error.square().sum() / (x_TD - x_TD.mean(0)).square().sum()
+    assert state.curve[-1].explained_variance == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_nan_in_the_activations_is_named_as_such_with_its_step(tmp_path: Path) -> None:
+    def poisoned(_: int) -> list[Tensor]:
+        return [*itertools.islice(DATA.batches(64)(0), 6), torch.full((64, 16), float("nan"))]
+
+    with pytest.raises(NonFinite, match=r"activations at step 7 (.|\n)*saeops harvest"):
+        run_all(fresh(TopK(k=3), DATA, d_sae=40), tmp_path, config=short_config(), batches=poisoned)
+    assert CheckpointFolder(tmp_path, keep=3).newest().checkpoint is not None
+
+
+def test_a_diverging_run_stops_with_its_step_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    config = short_config(lr=1e36, warmup_fraction=0.0, checkpoint_every_steps=1)
+    with pytest.raises(NonFinite, match=r"loss at step \d+ is NaN(.|\n)*train.lr"):
+        run_all(fresh(ReluL1(), DATA, d_sae=40), tmp_path, config=config)
+    newest = CheckpointFolder(tmp_path, keep=3).newest()
+    assert newest.checkpoint is not None
+    assert newest.damaged == ()
