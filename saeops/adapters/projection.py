@@ -79,6 +79,19 @@ class MlflowProjection:
         return min((str(version.version) for version in found), key=int, default=None)
 
 
+class NoProjection:
+    """For SAEOPS_TRACKING=none: there is no readable copy, and nobody misses it."""
+
+    def register(self, name: str, digest: str, bundle: Path, tags: Mapping[str, str]) -> None:
+        pass
+
+    def aliases(self, name: str) -> dict[str, str]:
+        return {}
+
+    def point(self, name: str, alias: str, digest: str | None) -> None:
+        pass
+
+
 class MemoryProjection:
     """The fake: registered digests and aliases in memory."""
 
