@@ -40,7 +40,7 @@ app = typer.Typer(
 def build(root: Root = Path(), profile: Profile = None, overrides: Set = None) -> None:
     """Harvest, train, diagnose, label, bench, bundle, version, judge; promote, or wait for review."""
 
-    def start() -> "State[None]":
+    def start() -> "State[Any]":
         from flows.build import build
 
         return build(root, profile, tuple(overrides or ()), return_state=True)
@@ -58,7 +58,7 @@ def promote(
 ) -> None:
     """Go on from a built candidate: judge it with its reviews, and make it champion."""
 
-    def start() -> "State[None]":
+    def start() -> "State[Any]":
         from flows.promote import promote
 
         return promote(root, force, reason, return_state=True)
@@ -75,7 +75,7 @@ def rollback(
 ) -> None:
     """Go back to an earlier champion. `saeops rollback` does the same without Prefect."""
 
-    def start() -> "State[None]":
+    def start() -> "State[Any]":
         from flows.rollback import rollback
 
         return rollback(name, reason, to, root, return_state=True)
@@ -83,7 +83,7 @@ def rollback(
     _run(root, start)
 
 
-def _run(root: Path, start: "Callable[[], State[None]]") -> None:
+def _run(root: Path, start: "Callable[[], State[Any]]") -> None:
     """Run a flow beside its server; a failed one ends with its error and that error's exit code."""
     with local_api(Settings.from_environment(root).var / "prefect"):
         state = start()

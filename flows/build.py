@@ -5,17 +5,14 @@ from pathlib import Path
 
 from prefect import State, flow
 
-from flows.promote import conclude
+from flows.promote import finish
 from flows.work import at_work
 from saeops.params import choose_selection, load_params, write_selection
 from tasks.bench import bench
 from tasks.bundle import bundle
 from tasks.diagnose import diagnose
 from tasks.harvest import harvest
-from tasks.judge import judge
 from tasks.label import label
-from tasks.registry import announce
-from tasks.report import report
 from tasks.train import train
 from tasks.versions import version_data
 
@@ -35,10 +32,7 @@ def build(root: Path = Path(), profile: str | None = None, overrides: Sequence[s
         sae = train(checkout, activations)
         measured = diagnose(checkout, sae)
         labels = label(checkout, measured.catalog)
-        effects = bench(checkout, sae)
-        candidate = bundle(checkout, labels, effects)
+        effects = bench(checkout, labels)
+        bundle(checkout, labels, effects)
         version_data(checkout)
-        verdict = judge(checkout, candidate)
-        announce(checkout, candidate)
-        report(checkout)
-        return conclude(checkout, verdict)
+        return finish(checkout)

@@ -8,13 +8,11 @@ from prefect.states import Completed
 from flows.work import at_work
 from saeops.params import load_params
 from saeops.promotion.verdict import Verdict
-from saeops.refs import Ref
-from saeops.sealed import open_sealed
-from tasks import registry
 from tasks.checkout import Checkout
 from tasks.judge import judge
+from tasks.registry import announce
+from tasks.registry import promote as champion
 from tasks.report import report
-from tasks.versions import version_data
 
 WAITING = "WaitingForReview"
 NEXT_COMMANDS = ("saeops review queue", "saeops review decide", "python -m flows promote")
@@ -27,22 +25,22 @@ def promote(root: Path = Path(), force: bool = False, reason: str = "") -> State
     Ends as `build` does.
     """
     with at_work("promote", root, load_params(root)) as checkout:
-        candidate = open_sealed(checkout.services.space.bundle, kind="bundle", made_by="python -m flows build")
-        verdict = judge(checkout, Ref.of(candidate))
-        return conclude(checkout, verdict, force=force, reason=reason)
+        return finish(checkout, force=force, reason=reason)
 
 
-def conclude(checkout: Checkout, verdict: Verdict, *, force: bool = False, reason: str = "") -> State[None]:
-    """Promote, unless nothing but people's review is missing: then say what to type.
+def finish(checkout: Checkout, *, force: bool = False, reason: str = "") -> State[None]:
+    """Judge, announce, report; promote, unless nothing but people's review is missing: then say what to type.
 
     Raises:
         GateRefused: the verdict is no pass, and it is not only a review that is missing.
     """
+    candidate = checkout.services.candidate()
+    verdict = judge(checkout, candidate)
+    announce(checkout, candidate)
+    report(checkout)
     if waits_for_review(verdict) and not force:
         return Completed(name=WAITING, message="review, then promote: " + "; ".join(NEXT_COMMANDS))
-    moved = registry.promote(checkout, force=force, reason=reason)
-    version_data(checkout)
-    report(checkout)
+    moved = champion(checkout, force=force, reason=reason)
     if moved.entry is None:
         return Completed(name="Kept", message=moved.plan.unchanged)
     return Completed(name="Promoted", message=f"{moved.plan.name}: {moved.plan.to_digest[:12]} is champion")

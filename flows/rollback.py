@@ -7,14 +7,14 @@ from prefect.states import Completed
 
 from flows.work import at_work
 from saeops.params import load_params
-from tasks import registry
+from tasks.registry import rollback as champion
 
 
 @flow(name="rollback", flow_run_name="rollback {name}", validate_parameters=False)
 def rollback(name: str, reason: str, to: str = "previous", root: Path = Path()) -> State[None]:
     """Roll back; ends `RolledBack`, or `Kept` where nothing changes."""
     with at_work("rollback", root, load_params(root)) as checkout:
-        moved = registry.rollback(checkout, name, to=to, reason=reason)
+        moved = champion(checkout, name, to=to, reason=reason)
     if moved.entry is None:
         return Completed(name="Kept", message=moved.plan.unchanged)
     return Completed(name="RolledBack", message=f"{name}: {moved.plan.to_digest[:12]} is champion again")

@@ -110,10 +110,10 @@ class Services:
 
     @cached_property
     def projection(self) -> RegistryProjection:
-        from saeops.adapters.projection import MemoryProjection, MlflowProjection
+        from saeops.adapters.projection import MlflowProjection, NoProjection
 
         if self.settings.tracking == "none":
-            return MemoryProjection()
+            return NoProjection()
         return MlflowProjection(self.settings.tracking, EXPERIMENT, artifacts=self._mlflow_artifacts)
 
     @cached_property
@@ -313,6 +313,12 @@ class Services:
         return rollback.run(
             name, to=to, registry=self.registry, author=self.author(), reason=reason, dry_run=dry_run
         )
+
+    def candidate(self) -> Ref:
+        """What would be promoted now: the built bundle with the decisions on it."""
+        from saeops.sealed import open_sealed
+
+        return Ref.of(open_sealed(self._reviewed_bundle(), kind="bundle"))
 
     def _reviewed_bundle(self) -> Path:
         """The built bundle, or, where people decided on it, the bundle with their decisions sealed in."""

@@ -7,7 +7,7 @@ from tasks.checkout import Checkout
 from tasks.retries import RETRIED
 
 
-@task(name="bench", task_run_name="bench {sae.digest:.12}", **RETRIED)
-def bench(checkout: Checkout, sae: Ref) -> Ref:
-    """Effects of an SAE's latents, beside random directions."""
-    return checkout.given(sae).bench(checkout.params)
+@task(name="bench", task_run_name="bench {labels.digest:.12}", **RETRIED)
+def bench(checkout: Checkout, labels: Ref) -> Ref:
+    """Effects of latents chosen by their labels, beside random directions."""
+    return checkout.given(labels).bench(checkout.params)
