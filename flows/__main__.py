@@ -43,10 +43,11 @@ def build(root: Root = Path(), profile: Profile = None, overrides: Set = None) -
     def start() -> "State[Any]":
         from flows.build import build
 
-        return build(root, profile, tuple(overrides or ()), return_state=True)
+        return build(root, selection, return_state=True)
 
+    selection = choose_selection(root, profile, overrides)
     # Faults in params are told before anything starts.
-    load_params(root, choose_selection(root, profile, overrides))
+    load_params(root, selection)
     _run(root, start)
 
 
@@ -99,9 +100,9 @@ def _run(root: Path, start: "Callable[[], State[Any]]") -> None:
 def _show_summary(root: Path) -> None:
     from rich.console import Console
 
-    from saeops.services import Services
+    from flows.work import services_of
 
-    Console().print(Services(Settings.from_environment(root)).summary(load_params(root)))
+    Console().print(services_of(root).summary(load_params(root)))
 
 
 if __name__ == "__main__":

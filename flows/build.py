@@ -1,13 +1,12 @@
 """Flow: from documents to a judged candidate, and on to champion where no review waits."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import State, flow
 
 from flows.promote import finish
 from flows.work import at_work
-from saeops.params import choose_selection, load_params, write_selection
+from saeops.params import Selection, load_params, write_selection
 from tasks.bench import bench
 from tasks.bundle import bundle
 from tasks.diagnose import diagnose
@@ -17,14 +16,13 @@ from tasks.train import train
 from tasks.versions import version_data
 
 
-@flow(name="build", flow_run_name="build {profile}", validate_parameters=False)
-def build(root: Path = Path(), profile: str | None = None, overrides: Sequence[str] = ()) -> State[None]:
+@flow(name="build", flow_run_name="build {selection.profile}", validate_parameters=False)
+def build(root: Path, selection: Selection) -> State[None]:
     """Build, version, judge and announce; then promote, or wait for the people who review.
 
     Ends `Promoted`, `Kept` (it is champion already) or `WaitingForReview`; fails
     with GateRefused where the judge does not pass it.
     """
-    selection = choose_selection(root, profile, overrides)
     params = load_params(root, selection)
     write_selection(root, selection)
     with at_work("build", root, params) as checkout:

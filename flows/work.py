@@ -17,9 +17,14 @@ def at_work(flow: str, root: Path, params: Params) -> Iterator[Checkout]:
     Raises:
         TrackerUnreachable: MLflow does not answer.
     """
-    services = lent() or Services(Settings.from_environment(root))
+    services = services_of(root)
     tags = {"saeops.name": params.name, "saeops.params": params.digest()}
     with services.tracker.run(flow, params=params.model_dump(mode="json"), tags=tags) as run:
         services.parent_run = run.run_id
         with lending(services):
             yield Checkout(root=services.settings.root, params=params, parent_run=run.run_id)
+
+
+def services_of(root: Path) -> Services:
+    """Those lent to this context; else fresh ones, from the environment."""
+    return lent() or Services(Settings.from_environment(root))
