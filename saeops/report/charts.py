@@ -78,7 +78,8 @@ def training(contents: Contents) -> tuple[Chart | None, ...]:
             y_label="",
         )
         for column, title, says in asked
-        if column in log and len(log)
+        # L0 of a top-k SAE is k at every step: a flat line says nothing.
+        if column in log and len(log) and (column != "l0" or log[column].nunique() > 1)
     )
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from saeops.dictionary.bundle import open_bundle
-from saeops.dictionary.format import PARTS
 from saeops.dictionary.provenance import Provenance
 from saeops.promotion.evidence import gather
 from saeops.review.outcome import ReviewOutcome
 from saeops.sae.canonical import META, SaeMeta
-from saeops.sealed import Sealed, open_sealed
 from saeops.stats import Interval
 
 
@@ -23,8 +21,6 @@ class Contents:
     digest: str
     provenance: Provenance
     meta: SaeMeta
-    parts: Mapping[str, Sealed]
-    """The folders in the bundle, by name."""
     metrics: Mapping[str, Interval]
     """Every figure of diagnostics, labels and effects, by name."""
     review: ReviewOutcome
@@ -57,7 +53,6 @@ def read_contents(folder: Path) -> Contents:
         digest=bundle.digest,
         provenance=bundle.provenance,
         meta=SaeMeta.model_validate_json((folder / "sae" / META).read_bytes()),
-        parts={part: open_sealed(folder / part, kind=part) for part in PARTS},
         metrics=evidence.metrics,
         review=evidence.review,
         training=pd.read_parquet(folder / "sae" / "training.parquet"),

@@ -8,6 +8,8 @@ import pandas as pd
 
 from saeops.report.contents import Contents
 from saeops.report.figures import Chart, Dose, dose_response
+from saeops.report.numbers import number
+from saeops.report.rows import title_of
 from saeops.report.sampling import chosen_labels
 from saeops.stats import Interval
 
@@ -35,6 +37,7 @@ class Bench:
     effects: tuple[EffectView, ...]
 
 
+Y_LABEL = "Δ log-prob of its own tokens, nats"
 DRAWN = {"confidence": "among the best labelled", "random": "drawn at random"}
 
 
@@ -47,11 +50,23 @@ def benches(contents: Contents) -> tuple[Bench, ...]:
             latent,
             DRAWN[drawn],
             str(labels.get(latent, "not labelled")),
-            _chart(contents.effects, latent),
+            dose_response(_doses(contents.effects, latent), title=f"#{latent}", y_label=Y_LABEL),
             effect_views(contents.effects, latent),
         )
         for drawn in ("random", "confidence")
         for latent in tested.loc[tested["drawn"] == drawn, "latent"].sort_values().astype(int)
+    )
+
+
+def headline(effects: pd.DataFrame, latent: int) -> str:
+    """What the strongest steering did, in words; empty where the latent was not tested."""
+    doses = _doses(effects, latent)
+    if not doses:
+        return ""
+    last = doses[-1]
+    return (
+        f"Steered ×{last.strength:g}, its own tokens move by {number(last.effect.point)} nats; "
+        f"random directions, by {number(last.control.point)}."
     )
 
 
@@ -65,13 +80,12 @@ def finite(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _chart(effects: pd.DataFrame, latent: int) -> Chart | None:
+def _doses(effects: pd.DataFrame, latent: int) -> list[Dose]:
     is_dose = (effects["kind"] == "steer") & (effects["metric"] == "target_logprob") & (effects["strength"] > 0)
     rows = effects[is_dose & (effects["latent"] == latent)].sort_values("strength")
-    doses = [
+    return [
         Dose(float(row["strength"]), _bounds(row, ""), _bounds(row, "control_")) for row in rows.to_dict("records")
     ]
-    return dose_response(doses, title=f"#{latent}", y_label="Δ log-prob of its own tokens, nats")
 
 
 def _view(record: Mapping[Any, Any]) -> EffectView:
@@ -79,7 +93,7 @@ def _view(record: Mapping[Any, Any]) -> EffectView:
     steered = f"steer ×{strength:g}" if strength else "steer"
     return EffectView(
         what="ablate" if record["kind"] == "ablate" else steered,
-        metric=str(record["metric"]).replace("_", " "),
+        metric=title_of(str(record["metric"])),
         effect=_bounds(record, ""),
         control=_bounds(record, "control_"),
         difference=_bounds(record, "difference_"),

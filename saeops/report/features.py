@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from saeops.report.contents import Contents
-from saeops.report.effects import EffectView, effect_views, finite
+from saeops.report.effects import finite, headline
 from saeops.report.tokens import Piece, shade, visible
 from saeops.stats import Interval
 
@@ -59,7 +59,8 @@ class Card:
     """Its label's confidence reaches the policy's threshold."""
     waiting: bool
     """In the review queue, not decided on."""
-    effects: tuple[EffectView, ...]
+    effect: str
+    """What steering it did, in words; empty where it was not tested."""
     top: tuple[ContextView, ...]
     weaker: tuple[ContextView, ...]
 
@@ -81,7 +82,9 @@ def card(
     contexts = contents.contexts[contents.contexts["latent"] == latent]
     strongest = float(row["max_activation"])
     top = contexts[contexts["kind"] == "top"].sort_values("rank").head(TOP_SHOWN)
-    weaker = contexts[(contexts["kind"] == "quantile") & (contexts["rank"] < QUANTILE_SHOWN)]
+    place = ["document", "position"]
+    is_new = ~contexts.set_index(place).index.isin(top.set_index(place).index)
+    weaker = contexts[is_new & (contexts["kind"] == "quantile") & (contexts["rank"] < QUANTILE_SHOWN)]
     weaker = weaker.sort_values(["activation", "document", "position"], ascending=[False, True, True])
     return Card(
         latent=latent,
@@ -95,7 +98,7 @@ def card(
         rivals=tuple(views[1:] if best else views),
         trusted=best is not None and best.text is not None and best.confidence >= trusted_confidence,
         waiting=waiting,
-        effects=effect_views(contents.effects, latent),
+        effect=headline(contents.effects, latent),
         top=tuple(_context(record, strongest, texts) for record in top.to_dict("records")),
         weaker=tuple(_context(record, strongest, texts) for record in weaker.to_dict("records")),
     )

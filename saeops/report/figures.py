@@ -112,7 +112,7 @@ def histogram(
     says: str,
     x_label: str,
     y_label: str = "latents",
-    bins: int = 36,
+    bins: int = 28,
     log10: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> Chart | None:
@@ -156,7 +156,7 @@ def curve(
     heights = [b for _, b in points]
     low, high = min(heights), max(heights)
     slack = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    floor = 0.0 if 0 <= low < 0.5 * high else low - slack
+    floor = 0.0 if low == 0 or 0 < low < 0.5 * high else low - slack
     x, y = _scales((points[0][0], points[-1][0]), (floor, high + slack))
     path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points)
     return Chart(title, says, x_label, y_label, _ticks(x, 4), _ticks(y, 4), path=path)

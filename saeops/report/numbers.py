@@ -17,6 +17,13 @@ def number(value: float | None, digits: int = 3) -> str:
     return _minus(text)
 
 
+def short(value: float) -> str:
+    """Two significant digits without trailing zeros, for the ends of an axis."""
+    if 0 < abs(value) < 1e-4:
+        return number(value, 2)
+    return _minus(f"{float(f'{value:.2g}'):g}")
+
+
 def count(value: int) -> str:
     """A whole number, thousands apart."""
     return f"{value:,}"

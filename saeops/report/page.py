@@ -242,7 +242,6 @@ def _pictures(contents: Contents) -> list[dict[str, str]]:
 
 def _provenance(contents: Contents) -> list[Fact]:
     facts = [Fact("Bundle", contents.digest)]
-    facts += [Fact(f"{name} folder", sealed.digest) for name, sealed in contents.parts.items()]
     rest = contents.provenance.model_dump(mode="json", exclude={"params", "name"})
     return facts + [Fact(title_of(path), value) for key, part in rest.items() for path, value in _flat(key, part)]
 

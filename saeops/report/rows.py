@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from saeops.metrics import Metric
 from saeops.promotion.policy import Gate
-from saeops.report.numbers import count, number
+from saeops.report.numbers import count, number, short
 from saeops.stats import Interval
 
 
@@ -143,7 +143,7 @@ def null_beside(name: str, metrics: Mapping[str, Interval]) -> Interval | None:
 def bounds(interval: Interval) -> str:
     """`0.81 to 0.84`, or why there are none."""
     if interval.n == 0:
-        return "nothing measured yet"
+        return "nothing to measure yet"
     if interval.low is None or interval.high is None:
         return f"no interval: {interval.note}" if interval.note else "no interval"
     return f"{number(interval.low)} to {number(interval.high)}"
@@ -166,6 +166,8 @@ _TITLES = {
     "ce_recovered_mean": "CE recovered, mean-ablation",
     "label_shuffled_confidence": "Label confidence, shuffled",
     "dose_response_rho": "Dose–response ρ",
+    "target_logprob": "Log-prob of its own tokens",
+    "target_logprob_vs_own": "Log-prob, each direction’s own tokens",
     "activations_md5": "Activations, as DVC calls them",
     "code": "Code, sha256 of its sources",
     "lock": "requirements.lock, sha256",
@@ -199,8 +201,8 @@ def whisker(interval: Interval, null: Interval | None, gate: float | None, *, is
         null_high=place(null.high) if null else None,
         gate=place(gate),
         zero=place(0.0) if low < 0 else None,
-        axis_low=f"{float(f'{low:.2g}'):g}".replace("-", "−"),
-        axis_high=f"{float(f'{high:.2g}'):g}",
+        axis_low=short(low),
+        axis_high=short(high),
     )
 
 

@@ -3,12 +3,14 @@
 import shlex
 from dataclasses import dataclass
 
+from saeops.diagnostics.metrics import FIDELITY
 from saeops.promotion.verdict import GateResult, Verdict
 from saeops.report.numbers import plural
 from saeops.report.rows import title_of
 from saeops.review.outcome import ReviewOutcome
 
 REVIEW_GATES = {"review", "review_acceptance"}
+FIDELITY_NAMES = {metric.name for metric in FIDELITY}
 SIGNS = {"pass": "✓", "fail": "✕", "inconclusive": "?", "not applicable": "–", "waiting": "…", "unjudged": "…"}
 
 
@@ -52,6 +54,7 @@ class Size:
 
     train_tokens: int
     expansion_factor: float
+    harvest_tokens: int
     fidelity_documents: int
 
 
@@ -144,8 +147,10 @@ def _steps(outcome: str, verdict: Verdict | None, *, name: str, size: Size) -> t
 def _again(culprits: list[str], outcome: str, size: Size) -> Command:
     if set(culprits) <= REVIEW_GATES:
         return Command("See what was decided, and why", "saeops review queue")
-    if outcome == "inconclusive":
+    if outcome == "inconclusive" and FIDELITY_NAMES.issuperset(set(culprits) - REVIEW_GATES):
         why, change = "Measure on more documents", f"diagnose.fidelity_documents={2 * size.fidelity_documents}"
+    elif outcome == "inconclusive":
+        why, change = "Harvest and measure more", f"harvest.tokens={2 * size.harvest_tokens}"
     elif "dead_fraction" in culprits:
         why, change = "Build a narrower dictionary", f"train.expansion_factor={size.expansion_factor / 2:g}"
     elif {"l0", "l0_p95"} & set(culprits):

@@ -69,7 +69,7 @@ def _figures(metrics: Mapping[str, Interval]) -> RenderableType:
         table.add_row(
             title_of(name),
             Text(number(interval.point), style="bold"),
-            bounds(interval),
+            "none" if interval.low is None else bounds(interval),
             f"{count(interval.n)} {interval.unit}",
             f"{NULLS[name].what} {number(beside.point)}" if beside else "",
         )
@@ -115,6 +115,8 @@ def _verdict(said: Ruling) -> list[RenderableType]:
 
 def _next(said: Ruling, report: Path | None) -> RenderableType:
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(no_wrap=True)
     for step in said.steps:
         table.add_row(Text("→", style="dim"), Text(step.command, style="bold"), Text(step.why, style="dim"))
     if report is None:
@@ -124,7 +126,7 @@ def _next(said: Ruling, report: Path | None) -> RenderableType:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index == 1 else "left", no_wrap=index < 3)
     return table

@@ -71,5 +71,10 @@ def choices(params: Params) -> Choices:
         seed=params.seed,
         min_positives=params.label.min_positives,
         policy=params.promote,
-        size=Size(params.train.tokens, params.train.expansion_factor, params.diagnose.fidelity_documents),
+        size=Size(
+            params.train.tokens,
+            params.train.expansion_factor,
+            params.harvest.tokens,
+            params.diagnose.fidelity_documents,
+        ),
     )
