@@ -11,15 +11,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-from saeops.activations.reader import ActivationSet, Shard
+from saeops.activations.reader import Shard
 from saeops.activations.schema import TokenBatch, concatenate, empty_like, in_fp32, put, take
 from saeops.errors import StageMissing
 
 LARGEST_PIECE = 1024
+
+
+@runtime_checkable
+class Shards(Protocol):
+    """What is shuffled; an ActivationSet is one."""
+
+    def count(self, site: str, split: str) -> int: ...
+
+    def shard_list(self, site: str, split: str) -> list[Shard]: ...
+
+    def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> TokenBatch: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class ShuffledTokens:
 
     def __init__(
         self,
-        acts: ActivationSet,
+        acts: Shards,
         site: str,
         split: str = "train",
         *,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +29,8 @@ class Counted:
     def count(self, site: str, split: str) -> int:
         return sum(shard.tokens for shard in self.shard_list(site, split))
 
-    def read(self, shard: Shard, start: int, stop: int) -> TokenBatch:
+    def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> TokenBatch:
+        assert stop is not None
         self.read_tokens += stop - start
         first = sum(self.sizes[: int(shard.name[-5:])])
         token = torch.arange(first + start, first + stop, dtype=torch.int32)
@@ -38,7 +39,7 @@ class Counted:
 
 def shuffled(acts: Counted | ActivationSet, **more: Any) -> ShuffledTokens:
     usual = {"batch_size": 5, "buffer_tokens": 40, "seed": 0}
-    return ShuffledTokens(cast(ActivationSet, acts), "site", **(usual | more))
+    return ShuffledTokens(acts, "site", **(usual | more))
 
 
 def tokens(batches: Iterator[TokenBatch], count: int) -> list[list[int]]:

@@ -56,6 +56,7 @@ def fsyncs(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path, tiny_mod
     return calls[0]
 
 
+@pytest.mark.slow
 def test_a_killed_harvest_keeps_its_finished_shards_and_ends_with_the_same_bytes(
     tmp_path: Path,
     tiny_model_folder: Path,
