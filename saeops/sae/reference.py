@@ -39,7 +39,9 @@ def topk(
     residual_TD = (x_TD - x_hat_TD).detach()
     frozen_bias = Weights(weights.W_enc_FD, weights.b_enc, weights.W_dec_FD, weights.b_dec.detach())
     pre_TF = _pre(x_TD, frozen_bias).masked_fill(~dead, -torch.inf)
-    aux_TF = _largest(pre_TF, min(aux_k, int(dead.sum())))
+    kept_TF = _largest(pre_TF, min(aux_k, int(dead.sum())))
+    # ReLU forward, identity backward.
+    aux_TF = kept_TF - kept_TF.clamp(max=0).detach()
     aux = (residual_TD - aux_TF @ weights.W_dec_FD).square().sum()
     aux = aux / (residual_TD - residual_TD.mean(0)).square().sum()
     loss = (x_TD - x_hat_TD).square().mean()

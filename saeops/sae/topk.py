@@ -15,6 +15,11 @@ SMALLEST_VARIANCE = 1e-8
 """Of a residual with E‖x‖² = d_model: below it there is nothing left to model."""
 
 
+def relu_straight_through(pre: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """ReLU with the identity's gradient, for dead latents: one that is negative on every token learns too."""
+    return pre + (pre.relu() - pre).detach()
+
+
 class TopKSae(TrainableSae):
     """Keeps the k largest latents of each token; loss = mse + aux_coefficient · AuxK."""
 
@@ -45,13 +50,13 @@ class TopKSae(TrainableSae):
         dead_A = dead.nonzero().squeeze(1)
         if len(dead_A) == 0 or self.variant.aux_coefficient == 0:
             return centred_TD.new_zeros(())
-        # Living latents would always win this top-k, so only dead ones compete. Their values pass without
-        # a ReLU: a latent that is negative on every token would never get a gradient to come back by.
         pre_TA = torch.addmm(self.b_enc[dead_A], centred_TD, self.W_enc_FD[dead_A].t())
+        f_TA = relu_straight_through(pre_TA)
         if len(dead_A) > self.aux_k:
+            # Living latents would always win this top-k, so only dead ones compete.
             best = topk(pre_TA.detach(), self.aux_k).latent
-            pre_TA = pre_TA * torch.zeros_like(pre_TA).scatter_(1, best, 1)
-        missed_TD = residual_TD - pre_TA @ self.W_dec_FD[dead_A]
+            f_TA = f_TA * torch.zeros_like(f_TA).scatter_(1, best, 1)
+        missed_TD = residual_TD - f_TA @ self.W_dec_FD[dead_A]
         variance = residual_TD.var(0, correction=0).mean()
         return missed_TD.square().mean() / variance.clamp(min=SMALLEST_VARIANCE)
 
