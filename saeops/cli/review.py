@@ -13,8 +13,12 @@ from saeops.errors import UsageError
 from saeops.params import Params, load_params
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from saeops.services import Services
-    from saeops.stages.review import ReviewRow
+    from saeops.stages.review import ReviewRow, ShownContext
+
+TOKENS_BEFORE, TOKENS_AFTER = 10, 5
 
 
 @review_app.command("queue")
@@ -89,19 +93,31 @@ def _show_review_row(row: "ReviewRow") -> None:
 
     console = Console(highlight=False)
     effect = "not measured" if row.effect_nats is None else f"{row.effect_nats:+.2f} nats beyond random"
-    console.print(f"[bold]{row.latent}[/]  ", Text(row.label), f"  [dim]({row.labeller}; queued: {row.why})[/]")
+    console.print(
+        Text.assemble(
+            (str(row.latent), "bold"), "  ", row.label, (f"  ({row.labeller}; queued: {row.why})", "dim")
+        )
+    )
     console.print(
         f"  confidence {row.confidence:.2f}  finds {row.tpr[0]:.0%}–{row.tpr[1]:.0%} of its snippets, "
         f"turns down {row.tnr[0]:.0%}–{row.tnr[1]:.0%} of others  effect {effect}"
     )
     for context in row.contexts:
-        strongest = max(context.activations, default=0.0) or 1.0
-        line = Text("  ")
-        for token, activation in zip(context.tokens, context.activations, strict=True):
-            share = activation / strongest
-            style = "bold black on yellow" if share > 0.6 else "black on bright_white" if share > 0 else "dim"
-            line.append(token.replace("\n", "⏎"), style=style)
-        console.print(line, overflow="ellipsis", no_wrap=True)
+        console.print(_highlighted(context), overflow="ellipsis", no_wrap=True)
     if row.decided is not None:
         console.print(f"  decided: {row.decided.verdict} by {row.decided.reviewer}")
     console.print()
+
+
+def _highlighted(context: "ShownContext") -> "Text":
+    """The tokens round the one that fires most, the firing ones marked: one line that fits a terminal."""
+    from rich.text import Text
+
+    strongest = max(context.activations)
+    at = context.activations.index(strongest)
+    line = Text("  ")
+    for index in range(max(0, at - TOKENS_BEFORE), min(len(context.tokens), at + TOKENS_AFTER)):
+        share = context.activations[index] / strongest if strongest else 0
+        style = "bold black on yellow" if share > 0.6 else "black on bright_white" if share > 0 else "dim"
+        line.append(context.tokens[index].replace("\n", "⏎"), style=style)
+    return line

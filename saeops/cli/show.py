@@ -19,7 +19,8 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=False).print(table, highlight=False)
+    # A pipe has no width of its own: what goes through one must not be cut at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 200).print(table, highlight=False)
 
 
 def say_facts(facts: Mapping[str, str]) -> None:

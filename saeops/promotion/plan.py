@@ -87,7 +87,9 @@ def _plan(state: State, action: Action, target: str) -> Plan:
     ]
     if action == "rollback":
         changes.append(f"{keys.pins_key(state.name)}: pin {_short(left)} against promotion")
-    changes += [f"alias champion: {_short(left)} → {target[:SHORT]}", f"alias previous: → {_short(left)}"]
+    changes.append(f"alias champion: {_short(left)} → {target[:SHORT]}")
+    if left is not None:
+        changes.append(f"alias previous: → {left[:SHORT]}")
     changes.append(f"{keys.closing_key(state.name, sequence)}: done")
     return Plan(state.name, action, left, target, tuple(changes))
 
