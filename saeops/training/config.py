@@ -15,10 +15,10 @@ class TrainingConfig(Frozen):
     """d_sae = expansion_factor × d_model."""
     tokens: int = Field(default=1_500_000, ge=1)
     """Tokens to train on; more than were harvested means several epochs."""
-    batch_size: int = Field(default=2048, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
     """Tokens a step."""
-    lr: float = Field(default=5e-4, gt=0)
-    """Peak learning rate of Adam."""
+    lr: float = Field(default=2e-3, gt=0)
+    """Peak learning rate of Adam: high, because short runs have few steps; 5e-4 for 10⁸ tokens and more."""
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of steps over which the learning rate rises."""
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
