@@ -1,4 +1,5 @@
 """Fixtures that every room's tests share."""
+# ruff: noqa: E402
 
 import os
 
@@ -13,6 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are checked at run time; the hook must stand before what it checks is imported.
+install_import_hook("saeops.activations", "beartype.beartype")
 
 from saeops.activations.reader import ActivationSet
 from saeops.adapters.corpora import open_corpus
