@@ -3,7 +3,7 @@
 `local_api` starts this file as a program and holds a pipe to it. When the flow's
 process ends, for whatever reason, SIGKILL included, the kernel closes the pipe
 and the server ends itself. Prefect's own ephemeral server outlives a killed flow.
-See docs/decisions/0005-own-prefect-server.md.
+See docs/decisions/own-prefect-server.md.
 """
 
 import contextlib

@@ -85,7 +85,7 @@ class DvcCli:
                 hint="see whether its remote answers: `dvc remote list`; then run the same command again",
             ) from error
         if done.returncode != 0:
-            raise DataVersionsFailed(f"`{shown}` failed: {_reason(done.stderr)}", hint=_hint(done.stderr))
+            raise _refusal(shown, done.stderr)
         return done.stdout
 
 
@@ -94,15 +94,19 @@ def _reason(stderr: str) -> str:
     return "; ".join(errors) or stderr.strip()[-500:] or "it said nothing"
 
 
-def _hint(stderr: str) -> str:
-    text = stderr.lower()
-    if "unable to acquire lock" in text or "is busy" in text:
-        return "another dvc command is at work in this checkout: wait for it, then run the same command again"
+def _refusal(shown: str, stderr: str) -> UsageError | DataVersionsFailed:
+    """What went wrong, sorted by who can mend it: a person, or time."""
+    message, text = f"`{shown}` failed: {_reason(stderr)}", stderr.lower()
     if "not a git repository" in text:
-        return "DVC ties data to git: run `git init` in this folder, or work in a clone"
+        return UsageError(message, hint="DVC ties data to git: run `git init` in this folder, or work in a clone")
+    if "are missing from" in text:
+        return UsageError(message, hint="DVC reads the file itself: write that key there (see `saeops params`)")
     if "no remote" in text or "config file error" in text:
-        return "add a remote: `dvc remote add --default local var/dvc-remote`"
-    return "run that command yourself with --verbose to see more; nothing that stages made is lost"
+        return UsageError(message, hint="add a remote: `dvc remote add --default local var/dvc-remote`")
+    hint = "run that command yourself with --verbose to see more; nothing that stages made is lost"
+    if "unable to acquire lock" in text or "is busy" in text:
+        hint = "another dvc command is at work in this checkout: wait for it, then run the same command again"
+    return DataVersionsFailed(message, hint=hint)
 
 
 class NoDataVersions:

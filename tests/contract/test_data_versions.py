@@ -41,8 +41,9 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(REPOSITORY / name, tmp_path / name)
     (tmp_path / "profile.yaml").write_text("profile: small\nset: [train.k=16]\n")
     shutil.copytree(REPOSITORY / "profiles", tmp_path / "profiles")
-    (tmp_path / "saeops").mkdir()
-    (tmp_path / "saeops" / "code.py").write_text("x = 1\n")
+    panel = Path("saeops", "interventions", "panel.yaml")
+    (tmp_path / panel).parent.mkdir(parents=True)
+    shutil.copy(REPOSITORY / panel, tmp_path / panel)
     (tmp_path / ".dvc").mkdir()
     for name in ["config", ".gitignore"]:
         shutil.copy(REPOSITORY / ".dvc" / name, tmp_path / ".dvc" / name)
@@ -112,8 +113,17 @@ def test_a_folder_that_is_no_checkout_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="dvc init"):
         DvcCli(tmp_path).push()
     (tmp_path / ".dvc").mkdir()
-    with pytest.raises(DataVersionsFailed, match="git init"):
+    with pytest.raises(UsageError, match="git init"):
         DvcCli(tmp_path).push()
+
+
+def test_a_param_that_a_stage_needs_and_the_file_lacks_is_named(checkout: Path) -> None:
+    fill(checkout, *FOLDERS)
+    params = yaml.safe_load((checkout / "params.yaml").read_text())
+    del params["seed"]
+    (checkout / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(UsageError, match=r"'seed' are missing(.|\n)*saeops params"):
+        DvcCli(checkout).commit()
 
 
 def test_a_busy_checkout_says_to_wait(checkout: Path) -> None:
