@@ -25,7 +25,7 @@ class ReluL1(Frozen):
 
     variant: Literal["relu_l1"] = "relu_l1"
     """Name of the variant in params."""
-    l1_coefficient: float = Field(default=0.5, ge=0)
+    l1_coefficient: float = Field(default=5.0, ge=0)
     """Weight of Σ f·‖d‖ beside the squared error, on activations scaled to E‖x‖² = d_model."""
     l1_warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     """Share of training over which the penalty grows from 0."""

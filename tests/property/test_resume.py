@@ -16,7 +16,7 @@ from saeops.training.state import TrainState, resume
 from tests.planted import CPU, fresh, plant, short_config
 
 DATA = plant(n_features=20, d_model=16, tokens=640, active=3)
-CONFIG = short_config(dead_after_tokens=128)
+CONFIG = short_config(dead_after_tokens=64)
 VARIANTS: list[Variant] = [TopK(k=3), ReluL1(l1_coefficient=0.2)]
 
 
@@ -29,13 +29,13 @@ def run_until(state: TrainState, folder: CheckpointFolder, *, kill_after: int | 
 
 def begin_or_resume(variant: Variant, folder: CheckpointFolder) -> TrainState:
     newest = folder.newest().checkpoint
-    return fresh(variant, DATA, d_sae=40) if newest is None else resume(variant, newest, device=CPU)
+    return fresh(variant, DATA, d_sae=160) if newest is None else resume(variant, newest, device=CPU)
 
 
 @cache
 def unbroken(variant: Variant) -> Checkpoint:
     with tempfile.TemporaryDirectory() as path:
-        return run_until(fresh(variant, DATA, d_sae=40), CheckpointFolder(Path(path), keep=2))
+        return run_until(fresh(variant, DATA, d_sae=160), CheckpointFolder(Path(path), keep=2))
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.variant)
