@@ -96,5 +96,6 @@ def loss_curve(curve: Sequence[Point]) -> "Figure":
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_yscale("log")
     for ax in axes[2:]:
+        ax.set_ylim(bottom=0)
         ax.set_xlabel("million tokens")
     return figure
