@@ -1,5 +1,6 @@
 """`python -m flows`: the pipeline as one command. Exit codes are those of `saeops` (see saeops/errors.py)."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,9 +87,13 @@ def rollback(
 
 def _run(root: Path, start: "Callable[[], State[Any]]") -> None:
     """Run a flow beside its server; a failed one ends with its error and that error's exit code."""
-    with local_api(Settings.from_environment(root).var / "prefect"):
-        state = start()
-        outcome: Any = state.result(raise_on_failure=False)
+    try:
+        with local_api(Settings.from_environment(root).var / "prefect"):
+            state = start()
+            outcome: Any = state.result(raise_on_failure=False)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; finished work is kept, run the same command again to go on\n")
+        raise
     if isinstance(outcome, BaseException) and not isinstance(outcome, GateRefused):
         raise outcome
     _show_summary(root)

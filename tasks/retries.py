@@ -1,5 +1,6 @@
 """When trying again can help: something outside did not answer. Never on what a person must mend."""
 
+import sys
 from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRun
@@ -12,10 +13,13 @@ DELAYS_S = [5, 30]
 MINUTE_S = 60
 
 
-def worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task meets the same world again, or maybe a better one."""
+def worth_retrying(task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed task may meet a better world next time; says so, as Prefect's own lines are not shown."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, Unavailable) and not isinstance(error, (DiskFull, StoreDenied))
+    if not isinstance(error, Unavailable) or isinstance(error, (DiskFull, StoreDenied)):
+        return False
+    sys.stderr.write(f"{task.name}: {error.message}; trying again soon\n")
+    return True
 
 
 RETRIED: dict[str, Any] = {

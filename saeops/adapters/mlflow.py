@@ -55,17 +55,9 @@ class Connection:
             ToolMissing: mlflow is not installed.
             TrackerUnreachable: nothing answers at the address.
         """
-        if importlib.util.find_spec("mlflow") is None:
-            raise ToolMissing(
-                "mlflow is not installed", hint="pip install 'saeops[mlflow]', or set SAEOPS_TRACKING=none"
-            )
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-        # MLflow's own seven retries keep a person waiting for minutes before they hear that nobody answers.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+        _prepare()
         from mlflow import MlflowClient
 
-        logging.getLogger("alembic").setLevel(logging.ERROR)
         if self.uri.startswith(_SQLITE):
             folder = Path(self.uri.removeprefix(_SQLITE)).parent
             with explained(folder):
@@ -85,6 +77,7 @@ class Connection:
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
         """Turn whatever MLflow raises into one error that says what to do."""
+        _prepare()
         from mlflow.exceptions import MlflowException
 
         try:
@@ -94,6 +87,23 @@ class Connection:
                 f"MLflow at {self.uri}: {str(error).splitlines()[0]}",
                 hint="start it, mend SAEOPS_TRACKING, or set SAEOPS_TRACKING=none; finished work is kept",
             ) from error
+
+
+def _prepare() -> None:
+    """What must be said to MLflow before its first import: be quiet, phone nobody.
+
+    Raises:
+        ToolMissing: mlflow is not installed.
+    """
+    if importlib.util.find_spec("mlflow") is None:
+        raise ToolMissing(
+            "mlflow is not installed", hint="pip install 'saeops[mlflow]', or set SAEOPS_TRACKING=none"
+        )
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    # MLflow's own seven retries keep a person waiting for minutes before they hear that nobody answers.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
 class TrackedRun:

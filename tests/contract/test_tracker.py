@@ -126,6 +126,19 @@ def test_the_fake_takes_what_the_real_one_takes() -> None:
         assert run.run_id is None
 
 
+def test_a_first_use_prints_nothing(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from saeops.adapters.mlflow import MlflowTracker\n"
+        "folder = Path(sys.argv[1])\n"
+        "tracker = MlflowTracker(f'sqlite:///{folder}/new/mlflow.db', 'quiet', artifacts=folder)\n"
+        "with tracker.run('harvest'): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == "", "it would bury the progress bars"
+
+
 def test_this_process_is_seen_as_alive() -> None:
     from saeops.adapters.mlflow import _alive
 

@@ -109,7 +109,7 @@ def test_a_failing_stage_fails_the_flow_and_nothing_follows(root: Path) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_only_what_may_answer_later_is_asked_again(root: Path, error: Exception, calls: int) -> None:
+def test_only_what_may_answer_later_is_asked_again(root: Path, error: Exception, calls: int, capsys: Any) -> None:
     eager = label.with_options(retry_delay_seconds=0)
 
     @flow
@@ -121,6 +121,7 @@ def test_only_what_may_answer_later_is_asked_again(root: Path, error: Exception,
         state = one_task(return_state=True)
     assert services.called == ["label"] * calls
     assert state.is_completed() == (calls == 3)
+    assert capsys.readouterr().err.count("label: slow; trying again") == calls - 1
 
 
 def test_a_folder_replaced_by_another_build_is_noticed(root: Path) -> None:
