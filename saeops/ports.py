@@ -134,7 +134,7 @@ class Llm(Protocol):
     def ask(
         self, prompts: Sequence[str], *, system: str = "", prefix: str = "", max_tokens: int
     ) -> list[str]:
-        """One answer a prompt; `prefix` begins each answer where that can be done.
+        """One answer a prompt; where it can be done, each is made to begin with `prefix`.
 
         Raises:
             EndpointUnavailable: no answer after its retries.

@@ -16,6 +16,7 @@ from saeops.labelling.examples import (
     draw_test_set,
     look_alike_tokens,
 )
+from saeops.labelling.words import History
 
 WORDS = ["the", " cat", " dog", " sat", " on", " import", " as", " np", " of", "\n"]
 
@@ -56,7 +57,7 @@ def drawn_from(split: SplitTokens, counts: Counts, *, seed: int = 0, before: int
 
 
 def examples_of(split: SplitTokens, *, length: int = 4) -> Examples:
-    history = split.documents.histories(split.document, split.position, length)
+    history = History.of(split.documents.histories(split.document, split.position, length), spell)
     rows = split.firings[0].row[:5].tolist()
     contexts = []
     for row in rows:

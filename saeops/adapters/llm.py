@@ -160,13 +160,14 @@ class InProcess:
     batch = 2 * AT_ONCE
 
     def __init__(self, model: LanguageModel) -> None:
-        self.name = PurePath(model.identity.ref).name.partition("@")[0]
+        self.name = PurePath(model.identity.ref).name.partition("@")[0].removesuffix(".gguf")
         self.identity: Mapping[str, Any] = {"backend": "in_process", "model": model.identity.digest}
         self._model = model
 
     def ask(self, prompts: Sequence[str], *, system: str = "", prefix: str = "", max_tokens: int) -> list[str]:
-        """Greedy answers, as one batch."""
-        return self._model.generate(prompts, max_new_tokens=max_tokens, system=system, prefix=prefix)
+        """Greedy answers, as one batch, each with the prefix it was begun with."""
+        written = self._model.generate(prompts, max_new_tokens=max_tokens, system=system, prefix=prefix)
+        return [f"{prefix} {text}".strip() for text in written]
 
     def lean(self, prompts: Sequence[str], *, system: str = "") -> list[float]:
         """logit(Yes) − logit(No) as the answer's first word, a prompt."""

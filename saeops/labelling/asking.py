@@ -21,11 +21,11 @@ from saeops.labelling.prompts import (
     EXPLAIN_PREFIX,
     EXPLAIN_SYSTEM,
     JUDGE_SYSTEM,
-    Spell,
     detect_prompt,
     explain_prompt,
     lean_prompt,
 )
+from saeops.labelling.words import Spell
 
 Array = np.ndarray
 VERDICT_TOKENS = 8

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from saeops.activations.schema import TokenBatch
+    from saeops.labelling.words import History
     from saeops.sae.canonical import Sae
 
 Array = np.ndarray
@@ -253,7 +254,7 @@ class Examples:
 
     latent: int
     contexts: tuple[Context, ...]
-    history: Int[Array, "T L"]
+    history: "History"
     """Every explain token with those before it."""
     fires: Bool[Array, " T"]
     calibration: TestSet

@@ -1,14 +1,10 @@
-"""Everything labellers and judges are given, drawn from a harvested set with one SAE.
-
-# T explain token, L slot of a history
-"""
+"""Everything labellers and judges are given, drawn from a harvested set with one SAE."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from jaxtyping import Int
 
 from saeops.activations.split import Split
 from saeops.labelling.config import LabelConfig
@@ -24,6 +20,7 @@ from saeops.labelling.examples import (
     read_split,
     spread_contexts,
 )
+from saeops.labelling.words import History, Spell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +47,8 @@ class Material:
 
     explain: SplitTokens
     score: SplitTokens
-    history: Int[np.ndarray, "T L"]
-    """Every explain token with those before it, as long as the longest rule."""
+    history: History
+    """As long as the longest rule."""
     contexts: dict[int, tuple[Context, ...]]
     config: LabelConfig
     seed: int
@@ -64,6 +61,7 @@ class Material:
         contexts: "pd.DataFrame",
         latents: Sequence[int],
         *,
+        spell: Spell,
         config: LabelConfig,
         seed: int,
     ) -> Self:
@@ -81,11 +79,12 @@ class Material:
             return read_split(batches, sae, documents, latents, max_tokens=limit)
 
         explain = tokens(EXPLAIN, config.explain_tokens)
+        places = explain.document, explain.position
         mine = contexts[contexts["latent"].isin(latents)]
         return cls(
             explain=explain,
             score=tokens(SCORE),
-            history=explain.documents.histories(explain.document, explain.position, config.pattern.max_length),
+            history=History.of(explain.documents.histories(*places, config.pattern.max_length), spell),
             contexts={
                 latent: spread_contexts(mine[mine["latent"] == latent], config.explain_contexts)
                 for latent in latents

@@ -2,14 +2,14 @@
 
 After Neuron-to-Graph (Foote et al. 2023, arXiv 2305.19911) as used in Gao et
 al. 2024 (arXiv 2406.04093): a rule is a row of slots that ends at the firing
-token; each slot lists tokens, or takes any. A rule is chosen by its F1 over
-every token of the explain split, firing and silent, at their natural rate.
+token; each slot lists words, or takes any token. A rule is chosen by its F1
+over every token of the explain split, firing and silent, at their natural rate.
 
 # T token, L slot (the last is the judged token), M token that all other slots let through
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,47 +18,44 @@ from jaxtyping import Bool, Int
 from saeops.labelling.config import PatternLabeller
 from saeops.labelling.examples import ABSENT, Examples, Snippet
 from saeops.labelling.labels import PATTERN, Label, Outcome, Unparsed, Verdict
+from saeops.labelling.words import Spell, word
 
 Array = np.ndarray
 Slot = frozenset[int] | None
-"""Token alternatives, or None: any token."""
-Spell = Callable[[Sequence[int]], list[str]]
-"""Token ids → the text each stands for."""
-MIN_GAIN = 0.01
+"""Alternatives as indices into the words of the explain split, or None: any token."""
+MIN_GAIN = 0.03
 """A slot must raise F1 by this much: it keeps rules short where more slots only fit noise."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Slots in reading order; the last is the judged token, and the first is never a wildcard (unless alone)."""
+    """Slots of words in reading order; the last is the judged token, the first is no wildcard (unless alone)."""
 
-    slots: tuple[Slot, ...]
+    slots: tuple[frozenset[str] | None, ...]
 
-    def matches(self, tokens: Sequence[int]) -> bool:
-        """Whether the rule holds at the last of these tokens."""
-        if len(tokens) < len(self.slots):
+    def matches(self, words: Sequence[str]) -> bool:
+        """Whether the rule holds at the last of these words."""
+        if len(words) < len(self.slots):
             return False
-        window = tokens[len(tokens) - len(self.slots) :]
-        return all(slot is None or token in slot for slot, token in zip(self.slots, window, strict=True))
+        window = words[len(words) - len(self.slots) :]
+        return all(slot is None or word in slot for slot, word in zip(self.slots, window, strict=True))
 
-    def to_json(self, spell: Spell) -> str:
-        slots = [None if slot is None else sorted(slot) for slot in self.slots]
-        texts = [None if slot is None else spell(slot) for slot in slots]
-        return json.dumps({"slots": slots, "texts": texts}, ensure_ascii=False)
+    def to_json(self) -> str:
+        return json.dumps({"slots": [s if s is None else sorted(s) for s in self.slots]}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Rule":
         slots = json.loads(text)["slots"]
         return cls(tuple(None if slot is None else frozenset(slot) for slot in slots))
 
-    def text(self, spell: Spell) -> str:
+    def __str__(self) -> str:
         """For people: `"import" then any token then "as"`."""
-        return " then ".join("any token" if slot is None else _quoted(spell(sorted(slot))) for slot in self.slots)
+        return " then ".join("any token" if slot is None else _quoted(slot) for slot in self.slots)
 
 
-def _quoted(texts: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(json.dumps(text, ensure_ascii=False) for text in texts))
-    return unique[0] if len(unique) == 1 else "(" + " or ".join(unique) + ")"
+def _quoted(slot: frozenset[str]) -> str:
+    listed = " or ".join(json.dumps(text, ensure_ascii=False) for text in sorted(slot))
+    return listed if len(slot) == 1 else f"({listed})"
 
 
 @dataclass(frozen=True)
@@ -158,10 +155,10 @@ def _ascend(tokens: _Tokens, fit: Fit) -> Fit:
         fit = best
 
 
-def trimmed(slots: Sequence[Slot]) -> Rule:
-    """Without the wildcards in front: they ask for nothing."""
+def as_rule(slots: Sequence[Slot], words: Sequence[str]) -> Rule:
+    """In words, and without the wildcards in front, which ask for nothing."""
     first = next((i for i, slot in enumerate(slots) if slot is not None), len(slots) - 1)
-    return Rule(tuple(slots[first:]))
+    return Rule(tuple(None if slot is None else frozenset(words[i] for i in slot) for slot in slots[first:]))
 
 
 class RuleLabeller:
@@ -178,14 +175,18 @@ class RuleLabeller:
         return [self._explain(each) for each in examples]
 
     def _explain(self, examples: Examples) -> Outcome:
-        history = examples.history[:, -self._config.max_length :]
+        history = examples.history.word[:, -self._config.max_length :]
         fit = learn(history, examples.fires, max_alternatives=self._config.max_alternatives)
         if fit is None:
             return Unparsed("it fires on none of the explain tokens that were read")
-        rule = trimmed(fit.slots)
-        return Label(self.name, rule.text(self._spell), rule.to_json(self._spell))
+        rule = as_rule(fit.slots, examples.history.words)
+        return Label(self.name, str(rule), rule.to_json())
 
     def detect(self, label: Label, snippets: Sequence[Snippet]) -> list[Verdict]:
         assert label.rule is not None, "a pattern's label carries its rule"
         rule = Rule.from_json(label.rule)
-        return [rule.matches(snippet.tokens[: snippet.at + 1]) for snippet in snippets]
+        return [rule.matches(self._last_words(snippet, len(rule.slots))) for snippet in snippets]
+
+    def _last_words(self, snippet: Snippet, n: int) -> list[str]:
+        ids = snippet.tokens[max(0, snippet.at + 1 - n) : snippet.at + 1]
+        return [word(text) for text in self._spell(ids)]

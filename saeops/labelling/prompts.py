@@ -1,26 +1,27 @@
 """What a language model is asked, as plain text. The tokens that count stand between « and »."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from saeops.labelling.examples import Context, Snippet
+from saeops.labelling.words import Spell
 
-Spell = Callable[[Sequence[int]], list[str]]
-"""Token ids → the text each stands for."""
 MARK_ABOVE = 0.3
 """A token counts as firing above this share of the context's strongest activation (as delphi does)."""
 
-EXPLAIN_SYSTEM = "You describe what pieces of text have in common, precisely and briefly."
+EXPLAIN_SYSTEM = "You name what marked words have in common, precisely and briefly."
 EXPLAIN_PREFIX = "Label:"
 JUDGE_SYSTEM = "You decide whether marked words fit a description. You answer with nothing else."
 
 
 def explain_prompt(contexts: Sequence[Context], spell: Spell) -> str:
-    """Contexts with their firing tokens marked, and the question what these share."""
+    """Contexts with their firing tokens marked, the chosen ones as a list, and what is asked."""
     lines = [f"{i}. {marked_context(context, spell)}" for i, context in enumerate(contexts, 1)]
+    words = dict.fromkeys(_plain(spell(context.tokens)[context.at]).strip() for context in contexts)
     return (
         "In each text below, some words stand between « and ».\n\n"
         + "\n".join(lines)
-        + "\n\nWhat do the marked words have in common: which word, meaning, or place in the text? "
+        + f"\n\nThe marked words: {', '.join(word for word in words if word)}\n\n"
+        "What kind of words are these: which word, meaning, or place in the text do they share? "
         "Answer in one line of at most ten words: `Label: …`"
     )
 
@@ -62,6 +63,10 @@ def _marked(texts: Sequence[str], fires: Sequence[bool]) -> str:
     for text, firing in zip(texts, fires, strict=True):
         if firing != inside:
             pieces.append("«" if firing else "»")
-        pieces.append(text.replace("\n", "\\n"))
+        pieces.append(_plain(text))
         inside = firing
     return "".join([*pieces, "»" if inside else ""]).strip()
+
+
+def _plain(text: str) -> str:
+    return text.replace("\n", "\\n")

@@ -118,7 +118,9 @@ class _Labelling:
         self.latents = draw_latents(living, config.latents, seed=params.seed)
         contexts = read_table(space.catalog / catalog_schema.CONTEXTS, catalog_schema.ContextTable)
         acts, sae = ActivationSet.open(space.activations), Sae.load(space.sae)
-        self.material = Material.read(acts, sae, contexts, self.latents, config=config, seed=params.seed)
+        self.material = Material.read(
+            acts, sae, contexts, self.latents, spell=model.tokens, config=config, seed=params.seed
+        )
         rules = RuleLabeller(config.pattern, model.tokens)
         drawn = tuple(self.latents)
         self.jobs = [_Job(rules, drawn, config.pattern.snippets_factor, null_latents=len(drawn))]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saeops.labelling.examples import ABSENT
-from saeops.labelling.patterns import Rule, Slot, best_alternatives, learn, trimmed
-from tests.labelling_world import spell
+from saeops.labelling.patterns import Rule, Slot, as_rule, best_alternatives, learn
 
+WORDS = "abcdef"
 TOKENS = st.integers(0, 5)
 SLOTS = st.lists(st.none() | st.frozensets(TOKENS, min_size=1, max_size=3), min_size=1, max_size=4)
 
@@ -27,21 +27,22 @@ def matches_by_hand(slots: Sequence[Slot], tokens: Sequence[int]) -> bool:
 
 
 def f1_by_hand(slots: Sequence[Slot], histories: np.ndarray, fires: np.ndarray) -> float:
-    rule = trimmed(slots)
-    says = [rule.matches([t for t in row.tolist() if t != ABSENT]) for row in histories]
+    rule = as_rule(slots, WORDS)
+    says = [rule.matches([WORDS[t] for t in row.tolist() if t != ABSENT]) for row in histories]
     hits = sum(s and f for s, f in zip(says, fires, strict=True))
     return 2 * hits / (sum(says) + int(fires.sum()))
 
 
 @given(SLOTS, st.lists(TOKENS, min_size=1, max_size=8))
 def test_a_rule_matches_as_the_plain_reading_does(slots: list[Slot], tokens: list[int]) -> None:
-    assert Rule(tuple(slots)).matches(tokens) == matches_by_hand(slots, tokens)
+    rule = Rule(tuple(None if slot is None else frozenset(WORDS[i] for i in slot) for slot in slots))
+    assert rule.matches([WORDS[t] for t in tokens]) == matches_by_hand(slots, tokens)
 
 
 @given(SLOTS)
 def test_a_rule_survives_its_json(slots: list[Slot]) -> None:
-    rule = Rule(tuple(slots))
-    assert Rule.from_json(rule.to_json(spell)) == rule
+    rule = as_rule(slots, WORDS)
+    assert Rule.from_json(rule.to_json()) == rule
 
 
 @given(

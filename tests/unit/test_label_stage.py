@@ -72,7 +72,7 @@ def scripted(name: str = "script") -> ScriptedLlm:
 
 def answer(prompt: str) -> str:
     """Labels that differ by latent, and a judge that looks for an e in the marked word."""
-    if "in common" in prompt:
+    if "Label:" in prompt:
         return f"Label: words with an e, as in {digest_json(prompt)[:8]}"
     lines = [line for line in prompt.splitlines() if "«" in line and line[0].isdigit()]
     return json.dumps([int("e" in line.split("«")[1]) for line in lines])
@@ -111,11 +111,13 @@ def test_labels_are_made_tested_and_sealed(
     assert not list(space.root.glob("artifacts/.work/*"))
 
 
-def test_no_document_both_explains_and_scores(space: Workspace, params: Params) -> None:
+def test_no_document_both_explains_and_scores(
+    space: Workspace, params: Params, tiny_model: TransformersModel
+) -> None:
     acts, sae = ActivationSet.open(space.activations), Sae.load(space.sae)
     contexts = pd.read_parquet(space.catalog / "contexts.parquet")
     latents = sorted(contexts["latent"].unique().tolist())
-    material = Material.read(acts, sae, contexts, latents, config=params.label, seed=0)
+    material = Material.read(acts, sae, contexts, latents, spell=tiny_model.tokens, config=params.label, seed=0)
     split = acts.documents.set_index("document")["split"]
     for latent in latents:
         examples, test = material.examples(latent), material.test_set(latent, factor=10)
@@ -125,16 +127,18 @@ def test_no_document_both_explains_and_scores(space: Workspace, params: Params) 
         assert explaining
         assert {split[document] for document in explaining} == {"explain"}
         assert {split[document] for document in scoring} <= {"score"}
-    assert len(material.history) == acts.count(sae.meta.site, "explain")
+    assert len(material.history.word) == acts.count(sae.meta.site, "explain")
     assert {split[document] for document in material.explain.document} == {"explain"}
 
 
-def test_what_is_counted_is_what_the_sae_does(space: Workspace, params: Params) -> None:
+def test_what_is_counted_is_what_the_sae_does(
+    space: Workspace, params: Params, tiny_model: TransformersModel
+) -> None:
     """Firings and base rates against a dense encoding of the score split."""
     acts, sae = ActivationSet.open(space.activations), Sae.load(space.sae)
     contexts = pd.read_parquet(space.catalog / "contexts.parquet")
     latents = sorted(contexts["latent"].unique().tolist())
-    material = Material.read(acts, sae, contexts, latents, config=params.label, seed=0)
+    material = Material.read(acts, sae, contexts, latents, spell=tiny_model.tokens, config=params.label, seed=0)
     dense = [sae.encode(b.activations).dense() > 0 for b in acts.batches(sae.meta.site, "score", 999)]
     where = [(int(d), int(p)) for b in acts.batches(sae.meta.site, "score", 999)
              for d, p in zip(b.document, b.position, strict=True)]  # fmt: skip
@@ -213,7 +217,7 @@ def test_answers_that_cannot_be_read_are_counted_and_never_shown(
     space: Workspace, params: Params, tiny_model: TransformersModel
 ) -> None:
     def mostly_good(prompt: str) -> str:
-        lost = "in common" not in prompt and digest_json(prompt)[0] in "0123"
+        lost = "Label:" not in prompt and digest_json(prompt)[0] in "0123"
         return "who knows" if lost else answer(prompt)
 
     table = labelled(space, params, tiny_model, ScriptedLlm(mostly_good))
@@ -228,7 +232,7 @@ def test_answers_that_cannot_be_read_are_counted_and_never_shown(
 def test_an_llm_that_talks_nonsense_is_stopped_with_one_clear_error(
     space: Workspace, params: Params, tiny_model: TransformersModel
 ) -> None:
-    babbling = ScriptedLlm(lambda p: answer(p) if "in common" in p else "lorem ipsum")
+    babbling = ScriptedLlm(lambda p: answer(p) if "Label:" in p else "lorem ipsum")
     with pytest.raises(EndpointUnavailable, match=r"nonsense: 1\d of its first 20") as error:
         label.run(params, space, model=tiny_model, llm=babbling, watch=RecordingWatch())
     assert "label.llm_latents=0" in error.value.hint

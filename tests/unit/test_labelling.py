@@ -16,6 +16,7 @@ from saeops.labelling.patterns import Rule, RuleLabeller
 from saeops.labelling.prompts import detect_prompt, lean_prompt, marked_context, marked_snippet
 from saeops.labelling.schema import LabelTable, label_frame, label_row
 from saeops.labelling.scoring import score
+from saeops.labelling.words import History, word
 from saeops.tables import check_table
 from tests.labelling_world import drawn_from, examples_of, random_documents, snippet, spell, split_of
 
@@ -130,11 +131,11 @@ def test_contexts_for_a_labeller_are_the_strongest_and_some_of_every_quantile() 
 @pytest.mark.parametrize(
     ("fires", "text"),
     [
-        (on_np, '" np"'),
-        (after_import_any, '" import" then any token then " as"'),
-        (lambda t: 1.0 if t[-1] in (1, 2) else 0.0, '(" cat" or " dog")'),
+        (on_np, '"np"'),
+        (after_import_any, '"import" then any token then "as"'),
+        (lambda t: 1.0 if t[-1] in (1, 2) else 0.0, '("cat" or "dog")'),
         (lambda t: 1.0 if len(t) > 1 and t[-2] == 9 else 0.0, '"\\n" then any token'),
-        (lambda t: 1.0 if len(t) > 1 and t[-2] == 0 and t[-1] in (1, 2) else 0.0, '"the" then (" cat" or " dog")'),
+        (lambda t: 1.0 if len(t) > 1 and t[-2] == 0 and t[-1] in (1, 2) else 0.0, '"the" then ("cat" or "dog")'),
     ],
 )  # fmt: skip
 def test_the_rule_behind_a_latent_is_found_and_detects_it(fires: object, text: str) -> None:
@@ -167,7 +168,15 @@ def test_a_latent_that_never_fires_while_explaining_has_no_rule() -> None:
 
 
 def test_a_rule_does_not_reach_back_before_the_window() -> None:
-    assert not Rule((frozenset({IMPORT}), None, frozenset({AS}))).matches([NP, AS])
+    assert not Rule((frozenset({"import"}), None, frozenset({"as"}))).matches(["np", "as"])
+
+
+def test_a_word_stands_for_all_tokens_that_differ_by_case_and_space() -> None:
+    assert [word(text) for text in ("index", " Index", "INDEX ", "\n   ", " ")] == ["index"] * 3 + ["\n   ", " "]
+    texts = ["index", " Index", "of"]
+    history = History.of(np.array([[ABSENT, 0], [0, 1], [1, 2]]), lambda ids: [texts[i] for i in ids])
+    assert history.words == ("index", "of")
+    assert history.word.tolist() == [[ABSENT, 0], [0, 0], [0, 1]]
 
 
 # ── the LLM labeller ────────────────────────────────────────────────────────
@@ -191,7 +200,7 @@ def test_prompts_never_say_what_is_true() -> None:
 
 
 def test_an_llm_that_only_writes_judges_several_snippets_a_prompt() -> None:
-    script = ScriptedLlm(lambda p: "Label: cats" if "in common" in p else json_verdicts(p))
+    script = ScriptedLlm(lambda p: "Label: cats" if "Label:" in p else json_verdicts(p))
     labeller: Labeller = LlmLabeller(script, spell, max_new_tokens=8, snippets_per_prompt=4)
     split = split_of(random_documents(8, 60, seed=9), on_np)
     (label,) = labeller.explain([examples_of(split)])
