@@ -40,9 +40,7 @@ def dvc_directory_md5(folder: Path) -> str:
     with which a test compares.
     """
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    entries = [
-        {"md5": digest_file(path, "md5"), "relpath": path.relative_to(folder).as_posix()} for path in files
-    ]
+    entries = [{"md5": digest_file(path, "md5"), "relpath": path.relative_to(folder).as_posix()} for path in files]
     entries.sort(key=lambda entry: entry["relpath"])
     listing = json.dumps(entries, sort_keys=True).encode()
     return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"

@@ -1,37 +1,37 @@
 """Every error a person can meet, and the exit code it ends a verb with.
 
-    SaeopsError                      1  something saeops refuses, with what to do next
-    ├── UsageError                   2  what was asked for cannot be meant
-    │   ├── ParamsInvalid               params.yaml, a profile or --set has faults (all are listed)
-    │   ├── ModelUnavailable            a model reference that cannot be resolved or loaded
-    │   ├── ModelMismatch               data made from one model, used with another
-    │   ├── SiteUnknown                 a site the model does not have
-    │   ├── CorpusMissing               a corpus that is not there, or holds no text
-    │   ├── CorpusTooSmall              too few documents for the splits
-    │   ├── StageMissing                a stage whose input has not been made yet
-    │   ├── NonFinite                   NaN or infinity where a number belongs
-    │   ├── PanelInvalid                an intervention panel that cannot be run
-    │   ├── NameUnknown                 a dictionary name without a champion
-    │   ├── VersionUnknown              a digest or sequence number nobody promoted
-    │   ├── ReviewInvalid               a decision about something that is not in the queue
-    │   └── ToolMissing                 an optional package or program that is needed here
-    ├── GateRefused                  3  the judge did not pass the candidate
-    │   └── VersionPinned               a version that somebody pinned, or that a rollback left behind
-    ├── LostRace                     4  somebody else moved the champion first
-    ├── IntegrityError               5  bytes are not what they were
-    │   ├── FolderDamaged               a sealed folder with a changed, missing or extra file
-    │   ├── FormatUnknown               a format version that this saeops does not read
-    │   ├── CheckpointDamaged           no checkpoint can be trusted
-    │   ├── JournalBroken               the promotion journal has a gap or an edited entry
-    │   └── LedgerTampered              the review ledger's hash chain does not hold
-    └── Unavailable                  6  something outside does not answer
-        ├── StoreUnreachable            the object store does not answer
-        ├── StoreDenied                 the object store answers, and says no
-        ├── DiskFull                    no room left; what is finished is kept
-        ├── TrackerUnreachable          MLflow does not answer
-        ├── SchedulerUnreachable        Prefect's server does not start or answer
-        ├── DataVersionsFailed          DVC refuses, or its remote does not answer
-        └── EndpointUnavailable         an LLM that is down, slow, refuses or answers nonsense
+SaeopsError                      1  something saeops refuses, with what to do next
+├── UsageError                   2  what was asked for cannot be meant
+│   ├── ParamsInvalid               params.yaml, a profile or --set has faults (all are listed)
+│   ├── ModelUnavailable            a model reference that cannot be resolved or loaded
+│   ├── ModelMismatch               data made from one model, used with another
+│   ├── SiteUnknown                 a site the model does not have
+│   ├── CorpusMissing               a corpus that is not there, or holds no text
+│   ├── CorpusTooSmall              too few documents for the splits
+│   ├── StageMissing                a stage whose input has not been made yet
+│   ├── NonFinite                   NaN or infinity where a number belongs
+│   ├── PanelInvalid                an intervention panel that cannot be run
+│   ├── NameUnknown                 a dictionary name without a champion
+│   ├── VersionUnknown              a digest or sequence number nobody promoted
+│   ├── ReviewInvalid               a decision about something that is not in the queue
+│   └── ToolMissing                 an optional package or program that is needed here
+├── GateRefused                  3  the judge did not pass the candidate
+│   └── VersionPinned               a version that somebody pinned, or that a rollback left behind
+├── LostRace                     4  somebody else moved the champion first
+├── IntegrityError               5  bytes are not what they were
+│   ├── FolderDamaged               a sealed folder with a changed, missing or extra file
+│   ├── FormatUnknown               a format version that this saeops does not read
+│   ├── CheckpointDamaged           no checkpoint can be trusted
+│   ├── JournalBroken               the promotion journal has a gap or an edited entry
+│   └── LedgerTampered              the review ledger's hash chain does not hold
+└── Unavailable                  6  something outside does not answer
+    ├── StoreUnreachable            the object store does not answer
+    ├── StoreDenied                 the object store answers, and says no
+    ├── DiskFull                    no room left; what is finished is kept
+    ├── TrackerUnreachable          MLflow does not answer
+    ├── SchedulerUnreachable        Prefect's server does not start or answer
+    ├── DataVersionsFailed          DVC refuses, or its remote does not answer
+    └── EndpointUnavailable         an LLM that is down, slow, refuses or answers nonsense
 """
 
 from collections.abc import Sequence

@@ -64,9 +64,7 @@ class LanguageModel(Protocol):
         """Each id as the text it stands for (spaces and newlines as they are)."""
         ...
 
-    def capture(
-        self, ids: "Int[Tensor, 'B W']", sites: Sequence[str]
-    ) -> "dict[str, Float[Tensor, 'B W D']]":
+    def capture(self, ids: "Int[Tensor, 'B W']", sites: Sequence[str]) -> "dict[str, Float[Tensor, 'B W D']]":
         """Activations at the sites, fp32 on the model's device; the pass stops after the last one."""
         ...
 
@@ -131,9 +129,7 @@ class Llm(Protocol):
     batch: int
     """Prompts it likes to answer at once."""
 
-    def ask(
-        self, prompts: Sequence[str], *, system: str = "", prefix: str = "", max_tokens: int
-    ) -> list[str]:
+    def ask(self, prompts: Sequence[str], *, system: str = "", prefix: str = "", max_tokens: int) -> list[str]:
         """One answer a prompt; where it can be done, each is made to begin with `prefix`.
 
         Raises:
@@ -193,9 +189,7 @@ class ObjectStore(Protocol):
 
     def get(self, key: str) -> Found | None: ...
 
-    def put(
-        self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False
-    ) -> str | None:
+    def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str | None:
         """Write, and give the new etag; None when the condition did not hold (nothing written)."""
         ...
 

@@ -22,9 +22,7 @@ def parse_site(text: str) -> tuple[int, SiteKind]:
     """
     match = _SITE.fullmatch(text)
     if match is None:
-        raise ValueError(
-            f"{text!r} is not a site; write blocks.<n>.<resid_post|attn_out|mlp_out|mlp_hidden>"
-        )
+        raise ValueError(f"{text!r} is not a site; write blocks.<n>.<resid_post|attn_out|mlp_out|mlp_hidden>")
     return int(match[1]), match[2]  # type: ignore[return-value]
 
 

@@ -67,7 +67,7 @@ class Services:
             from saeops.adapters.models import load_model
 
             located = params.model_copy(update={"ref": self._located(params.ref)})
-            self._models[params] = load_model(located, cache=self.settings.cache)
+            self._models[params] = load_model(located, self.settings.cache, self._say)
         return self._models[params]
 
     def corpus(self, params: CorpusParams) -> Corpus:

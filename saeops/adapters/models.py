@@ -20,24 +20,28 @@ from saeops.errors import ModelUnavailable
 from saeops.params import ModelParams
 from saeops.ports import Edit, ModelIdentity
 
-
 ANSWER_BATCH = 16
 """Prompts of about one length that are answered in one forward pass."""
 
 
-class _Enough(Exception):  # noqa: N818
+class _Enough(Exception):
     """Ends a forward pass once every site needed was seen."""
 
 
-def load_model(params: ModelParams, cache: Path) -> "TransformersModel":
+def load_model(
+    params: ModelParams, cache: Path, say: Callable[[str], None] = lambda _: None
+) -> "TransformersModel":
     """The model that `params.ref` names, ready to be read.
+
+    Args:
+        say: told before something takes long.
 
     Raises:
         ModelUnavailable: it cannot be found, fetched, checked or loaded.
         ToolMissing: converting it needs a package that is not installed.
         SiteUnknown: its structure is not one that can be read.
     """
-    return TransformersModel(resolve_model(params, cache), device=params.device, dtype=params.dtype)
+    return TransformersModel(resolve_model(params, cache, say), device=params.device, dtype=params.dtype)
 
 
 class TransformersModel:

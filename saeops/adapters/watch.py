@@ -46,9 +46,7 @@ class _TerminalBar:
 class _LogBar:
     """A line now and then, where there is no terminal to draw a bar on."""
 
-    def __init__(
-        self, say: Callable[[str], None], title: str, total: float, unit: str, every_s: float
-    ) -> None:
+    def __init__(self, say: Callable[[str], None], title: str, total: float, unit: str, every_s: float) -> None:
         self._say, self._title, self._total, self._unit = say, title, total, unit
         self._every_s = every_s
         self._done = 0.0

@@ -12,6 +12,7 @@ _REFUSAL = re.compile(
     r"\b(i('m| am) (sorry|unable|not able)|i (cannot|can't|can not)|as an ai|cannot be determined|no label)\b",
     re.I,
 )
+_ECHO = re.compile(r"marked words|«|»|which word, meaning", re.I)
 _ARRAY = re.compile(r"\[[^\[\]]*\]")
 
 
@@ -23,9 +24,14 @@ def parse_label(answer: str) -> str | Unparsed:
         return Unparsed(f"{len(marked)} labels in one answer")
     if not marked and len(lines) != 1:
         return Unparsed(f"{len(lines)} lines and no line that begins with `Label:`")
-    text = " ".join((marked or lines)[0].strip(" \t\"'`*.").split())
+    text = " ".join((marked or lines)[0].strip(" \t\"'`*.,").split())
     if _REFUSAL.search(text):
         return Unparsed("a refusal")
+    if _ECHO.search(text):
+        return Unparsed("an echo of the question")
+    words = re.findall(r"\w+", text.casefold())
+    if words and max(map(words.count, words)) > max(3, len(words) // 3):
+        return Unparsed("it repeats itself")
     if len(text) > LONGEST_LABEL:
         return Unparsed(f"{len(text)} characters long")
     if not any(character.isalpha() for character in text):

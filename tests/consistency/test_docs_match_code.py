@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer.main
 import yaml
+
 from saeops import errors
 from saeops.cli import app
 from saeops.params import Params
@@ -75,7 +76,7 @@ def test_the_error_tree_in_the_docstring_is_the_real_one() -> None:
         for cls in vars(errors).values()
         if isinstance(cls, type) and issubclass(cls, errors.SaeopsError)
     }
-    drawn = set(re.findall(r"^[ │├└─]*([A-Z]\w+) ", errors.__doc__ or "", re.MULTILINE))
+    drawn = set(re.findall(r"^ {4}[ │├└─]*([A-Z]\w+) ", errors.__doc__ or "", re.MULTILINE))
     assert drawn == real
 
 

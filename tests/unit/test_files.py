@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from saeops.errors import DiskFull, StoreDenied
 from saeops.files import write_atomic
 
@@ -16,7 +17,7 @@ def test_a_failed_write_leaves_the_old_bytes_and_no_litter(
     path = tmp_path / "file"
     write_atomic(path, b"old")
 
-    def refuse(descriptor: int) -> None:
+    def refuse(_descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
@@ -28,5 +29,5 @@ def test_a_failed_write_leaves_the_old_bytes_and_no_litter(
 
 def test_a_file_within_a_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
-    with pytest.raises(OSError, match="Not a directory|File exists"):
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
         write_atomic(tmp_path / "plain" / "x", b"")

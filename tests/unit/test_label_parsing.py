@@ -31,6 +31,9 @@ def test_a_label_is_its_one_line(answer: str, label: str) -> None:
         "Label: one\nLabel: two",
         "first line\nsecond line",
         "word " * 60,
+        "better, efficient, better, better, better, better",
+        "Label: The marked words: doc, usage, well",
+        "Label: the word between « and »",
     ],
 )
 def test_what_is_no_label_is_unparsed(answer: str) -> None:

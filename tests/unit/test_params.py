@@ -6,6 +6,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from saeops.errors import ParamsInvalid
 from saeops.params import (
     Params,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from saeops.errors import FolderDamaged, FormatUnknown, StageMissing
 from saeops.files import publish_folder, write_atomic
 from saeops.sealed import MANIFEST, Sealed, kept, open_sealed, seal, verify

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from saeops.stats import MIN_UNITS, Interval, ratio_interval, rule_of_three, wilson
 
 
