@@ -128,6 +128,8 @@ class Llm(Protocol):
     """What determines its answers, as far as can be known."""
     batch: int
     """Prompts it likes to answer at once."""
+    outside: bool
+    """It answers from outside this process: each answer has a price, so nonsense ends it early."""
 
     def ask(self, prompts: Sequence[str], *, system: str = "", prefix: str = "", max_tokens: int) -> list[str]:
         """One answer a prompt; where it can be done, each is made to begin with `prefix`.

@@ -38,6 +38,7 @@ class OpenAiCompatible:
     """
 
     batch = AT_ONCE
+    outside = True
 
     def __init__(
         self,
@@ -158,6 +159,7 @@ class InProcess:
     """A language model of this process: it writes in batches, and its leaning can be read from its logits."""
 
     batch = 2 * AT_ONCE
+    outside = False
 
     def __init__(self, model: LanguageModel) -> None:
         self.name = PurePath(model.identity.ref).name.partition("@")[0].removesuffix(".gguf")
@@ -184,6 +186,7 @@ class ScriptedLlm:
     """
 
     batch = AT_ONCE
+    outside = True
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class Answers(Protocol):
 
     name: str
     batch: int
+    outside: bool
 
     def ask(self, prompts: Sequence[str], *, system: str = "", prefix: str = "", max_tokens: int) -> list[str]: ...
 
@@ -49,6 +50,7 @@ class LlmLabeller:
     def __init__(self, llm: Answers, spell: Spell, *, max_new_tokens: int, snippets_per_prompt: int) -> None:
         self.name = f"llm:{llm.name}"
         self.batch = llm.batch
+        self.outside = llm.outside
         self._llm = llm
         self._spell = spell
         self._max_new_tokens = max_new_tokens

@@ -44,6 +44,8 @@ class Labeller(Protocol):
     name: str
     batch: int
     """Latents it likes to explain at once."""
+    outside: bool
+    """Its answers come from outside this process."""
 
     def explain(self, examples: Sequence[Examples]) -> list[Outcome]:
         """One outcome a latent."""

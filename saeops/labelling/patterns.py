@@ -166,6 +166,7 @@ class RuleLabeller:
 
     name = PATTERN
     batch = 1
+    outside = False
 
     def __init__(self, config: PatternLabeller, spell: Spell) -> None:
         self._config = config

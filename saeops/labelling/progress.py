@@ -8,7 +8,7 @@ from typing import Any
 
 from saeops.errors import EndpointUnavailable
 from saeops.files import explained, write_atomic
-from saeops.labelling.labels import Label, Outcome, Unparsed, Verdict
+from saeops.labelling.labels import Label, Labeller, Outcome, Unparsed, Verdict
 
 FIRST_ANSWERS = 20
 
@@ -87,19 +87,21 @@ def _read(labeller: str, written: dict[str, str | None]) -> Outcome:
 
 
 class Sanity:
-    """Watches a labeller's first answers: who mostly cannot be understood is not asked on.
+    """Watches the first answers from outside: who mostly cannot be understood is not asked on.
+
+    A labeller in this process is heard to the end; its failures are counted and cost nobody anything.
 
     Raises (from `saw`):
         EndpointUnavailable: more than half of the first `FIRST_ANSWERS` could not be read.
     """
 
-    def __init__(self, labeller: str, progress: Progress) -> None:
+    def __init__(self, labeller: Labeller, progress: Progress) -> None:
         self._labeller = labeller
         self._progress = progress
         self._first: list[Outcome | Verdict] = []
 
     def saw(self, answers: Sequence[Outcome] | Sequence[Verdict]) -> None:
-        if len(self._first) >= FIRST_ANSWERS:
+        if not self._labeller.outside or len(self._first) >= FIRST_ANSWERS:
             return
         self._first.extend(answers)
         first = self._first[:FIRST_ANSWERS]
@@ -107,9 +109,9 @@ class Sanity:
         if len(first) < FIRST_ANSWERS or len(failed) <= FIRST_ANSWERS // 2:
             return
         # Kept, they would stand for its labels for ever, however it is mended.
-        self._progress.drop(self._labeller)
+        self._progress.drop(self._labeller.name)
         raise EndpointUnavailable(
-            f"{self._labeller} answers nonsense: {len(failed)} of its first {FIRST_ANSWERS} answers "
+            f"{self._labeller.name} answers nonsense: {len(failed)} of its first {FIRST_ANSWERS} answers "
             f"could not be read (for example: {failed[0].reason})",
             hint="choose another model in label.llm.model, or do without: --set label.llm_latents=0",
         )

@@ -138,7 +138,7 @@ class _Labelling:
         rows: list[dict[str, Any]] = []
         with self.watch.bar("label", sum(len(job.latents) for job in self.jobs), "labels") as bar:
             for job in self.jobs:
-                sanity = Sanity(job.labeller.name, self.progress)
+                sanity = Sanity(job.labeller, self.progress)
                 for start in range(0, len(job.latents), job.labeller.batch):
                     group = job.latents[start : start + job.labeller.batch]
                     self._explain(job, group, sanity)
@@ -196,7 +196,7 @@ class _Labelling:
             pairs = list(zip(named, others, strict=True))[: job.null_latents] if len(named) > 1 else []
             with self.watch.bar(f"null of {job.labeller.name}", len(pairs), "labels") as bar:
                 for latent, other in pairs:
-                    sanity = Sanity(job.labeller.name, self.progress)
+                    sanity = Sanity(job.labeller, self.progress)
                     confidences.append(self._tested(job, latent, other, sanity).confidence)
                     bar.advance(1)
         return confidences

@@ -341,3 +341,15 @@ def test_a_killed_labelling_goes_on_and_asks_for_nothing_twice(
         llm = OpenAiCompatible(chosen.label.llm)
         whole = label.run(chosen, unbroken, model=tiny_model, llm=llm, watch=RecordingWatch())
     assert verify(space.labels, kind=KIND).digest == whole.digest
+
+
+def test_a_weak_model_in_process_is_heard_to_the_end(
+    space: Workspace, params: Params, tiny_model: TransformersModel
+) -> None:
+    """A random model writes no label at all: that is counted, and stops nobody."""
+    many = params.model_copy(update={"label": params.label.model_copy(update={"llm_latents": 12})})
+    table = labelled(space, many, tiny_model, InProcess(tiny_model))
+    llms = table[table["labeller"] != PATTERN]
+    assert len(llms) == 12
+    assert (llms["text"].isna() == (llms["parse_failures"] == 1)).all()
+    assert llms.loc[llms["text"].isna(), "confidence"].eq(0).all()
