@@ -107,7 +107,8 @@ def _show_summary(root: Path) -> None:
 
     from flows.work import services_of
 
-    Console().print(services_of(root).summary(load_params(root)))
+    # A log has no width of its own.
+    Console(width=None if sys.stdout.isatty() else 100).print(services_of(root).summary(load_params(root)))
 
 
 if __name__ == "__main__":
