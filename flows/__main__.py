@@ -9,6 +9,7 @@ import typer
 
 from flows.server import local_api
 from saeops.cli import one_clear_error
+from saeops.cli.app import work_is_kept
 from saeops.cli.options import Profile, Root, Set
 from saeops.errors import GateRefused
 from saeops.params import choose_selection, load_params
@@ -87,13 +88,9 @@ def rollback(
 
 def _run(root: Path, start: "Callable[[], State[Any]]") -> None:
     """Run a flow beside its server; a failed one ends with its error and that error's exit code."""
-    try:
-        with local_api(Settings.from_environment(root).var / "prefect"):
-            state = start()
-            outcome: Any = state.result(raise_on_failure=False)
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; finished work is kept, run the same command again to go on\n")
-        raise
+    with work_is_kept(), local_api(Settings.from_environment(root).var / "prefect"):
+        state = start()
+        outcome: Any = state.result(raise_on_failure=False)
     if isinstance(outcome, BaseException) and not isinstance(outcome, GateRefused):
         raise outcome
     _show_summary(root)

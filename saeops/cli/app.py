@@ -47,6 +47,13 @@ def one_clear_error() -> Iterator[None]:
         console.print(f"[bold red]error[/] ({type(error).__name__}): ", end="")
         console.print(str(error), markup=False, soft_wrap=True)
         raise SystemExit(error.exit_code) from None
+
+
+@contextmanager
+def work_is_kept() -> Iterator[None]:
+    """Say, when a person interrupts a stage, that nothing is lost."""
+    try:
+        yield
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; finished work is kept, run the same command again to go on\n")
         raise SystemExit(130) from None

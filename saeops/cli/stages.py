@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from saeops.cli.app import STAGES, app
+from saeops.cli.app import STAGES, app, work_is_kept
 from saeops.cli.options import Json, Profile, Root, Set, open_services, remembered_params
 from saeops.cli.show import say_json, say_table
 from saeops.params import load_params
@@ -22,7 +22,8 @@ def _run_stage(
     name: str, root: Path, profile: str | None, overrides: Sequence[str] | None, *, as_json: bool
 ) -> None:
     params = remembered_params(root, profile, overrides)
-    ref = getattr(open_services(root, quiet=as_json), name)(params)
+    with work_is_kept():
+        ref = getattr(open_services(root, quiet=as_json), name)(params)
     _say_ref(ref.kind, ref.digest, ref.path, as_json=as_json)
 
 
@@ -44,7 +45,8 @@ def diagnose(root: Root = Path(), profile: Profile = None, overrides: Set = None
     from saeops.metrics import read_metrics
 
     params = remembered_params(root, profile, overrides)
-    made = open_services(root, quiet=as_json).diagnose(params)
+    with work_is_kept():
+        made = open_services(root, quiet=as_json).diagnose(params)
     metrics = read_metrics(made.diagnostics.path / "metrics.json")
     if as_json:
         say_json(

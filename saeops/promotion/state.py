@@ -100,6 +100,12 @@ class State:
         """The champion before this one."""
         return self.made_champion.entry.from_digest if self.made_champion else None
 
+    def promotion_of(self, digest: str) -> Step:
+        """The latest promotion of a version: by what right it is, or was, champion."""
+        promotions = [s for s in self.settled if s.entry.to_digest == digest and s.entry.action == "promote"]
+        assert promotions, "a rollback only goes to what was promoted"
+        return promotions[-1]
+
     def resolve(self, version: str) -> str:
         """The digest that `champion`, `previous`, a sequence number or (the start of) a digest means.
 

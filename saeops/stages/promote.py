@@ -1,5 +1,6 @@
 """Promotion: judge a bundle, then make it champion."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from saeops.metrics import Better, Metric
 from saeops.ports import ObjectStore
 from saeops.promotion import keys
 from saeops.promotion.evidence import gather
+from saeops.promotion.journal import broken
 from saeops.promotion.judge import judge
 from saeops.promotion.plan import plan_promotion
 from saeops.promotion.policy import PromotePolicy
@@ -29,15 +31,34 @@ METRICS: Mapping[str, Metric] = {**DIAGNOSTICS, **LABELS, **EFFECTS}
 def judge_bundle(bundle: Path, *, store: ObjectStore, cache: Path, policy: PromotePolicy) -> Verdict:
     """The verdict on a bundle folder beside the champion of its name.
 
+    The champion itself is not judged beside itself: it keeps the verdict it was promoted on.
+
     Raises:
         StageMissing, FolderDamaged, FormatUnknown: the bundle, or the champion's copy, is not whole.
         JournalBroken: the registry cannot be trusted.
     """
     candidate = open_bundle(bundle)
-    champion = read_state(store, candidate.provenance.name).champion
+    state = read_state(store, candidate.provenance.name)
+    champion = state.champion
+    if champion == candidate.digest:
+        return recorded_verdict(store, state, champion)
     theirs = gather(open_bundle(fetch(store, champion, cache))) if champion else None
     directions: dict[str, Better] = {name: metric.better for name, metric in METRICS.items()}
     return judge(gather(candidate), theirs, policy, directions)
+
+
+def recorded_verdict(store: ObjectStore, state: State, digest: str) -> Verdict:
+    """The verdict a version was last promoted on.
+
+    Raises:
+        JournalBroken: it is missing.
+    """
+    entry = state.promotion_of(digest).entry
+    assert entry.verdict is not None, "every promotion names its verdict"
+    found = store.get(keys.verdict_key(state.name, entry.verdict))
+    if found is None:
+        raise broken(f"{state.name}: the verdict of journal entry {entry.sequence}", "is missing")
+    return Verdict.from_json(json.loads(found.data))
 
 
 def run(

@@ -12,7 +12,7 @@ from saeops.promotion.journal import Step, broken
 from saeops.promotion.plan import settling
 from saeops.promotion.projection import alias_changes
 from saeops.promotion.protocol import Author
-from saeops.promotion.state import Pin, State, no_champion
+from saeops.promotion.state import Pin, no_champion
 from saeops.stages.records import change_pins, read_state
 from saeops.stages.transfer import fetch, find_digest, verify_stored
 from saeops.stages.walk import Registry, settle
@@ -96,7 +96,7 @@ def status(store: ObjectStore, name: str) -> Status:
     step = state.made_champion
     if step is None:
         raise no_champion(name)
-    promotion = _promotion_of(state, step.entry.to_digest)
+    promotion = state.promotion_of(step.entry.to_digest)
     return Status(
         name=name,
         champion=step.entry.to_digest,
@@ -200,7 +200,7 @@ def reconcile(registry: Registry, name: str, *, cache: Path, author: Author) -> 
     done = []
     for change in alias_changes(state, registry.projection.aliases(name)):
         if change.wanted is not None:
-            entry = _promotion_of(state, change.wanted).entry
+            entry = state.promotion_of(change.wanted).entry
             tags = {"sequence": str(entry.sequence), "operation": entry.operation, "forced": str(entry.forced)}
             registry.projection.register(name, change.wanted, fetch(registry.store, change.wanted, cache), tags)
         registry.projection.point(name, change.alias, change.wanted)
@@ -218,13 +218,6 @@ def _version(store: ObjectStore, name: str, version: str) -> str:
 
 def _is_digest(text: str) -> bool:
     return len(text) >= 8 and not set(text) - set("0123456789abcdef")
-
-
-def _promotion_of(state: State, digest: str) -> Step:
-    """The latest promotion of a version: by what right it is, or was, champion."""
-    promotions = [s for s in state.settled if s.entry.to_digest == digest and s.entry.action == "promote"]
-    assert promotions, "a rollback only goes to what was promoted"
-    return promotions[-1]
 
 
 def _verify_verdict(store: ObjectStore, step: Step) -> None:
