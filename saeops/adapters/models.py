@@ -4,6 +4,7 @@ Shape letters: B window, W position in a window, D width of a site, V vocabulary
 """
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from saeops.activations.sites import Place, Structure, find_structure, hidden_of, resolve, with_hidden
@@ -218,18 +219,31 @@ class TransformersModel:
         rows = [self._prompt_ids(prompt, system) + self.encode(prefix) for prompt in prompts]
         first = torch.tensor([self.encode(choice)[0] for choice in choices])
         answers = torch.empty(len(rows), len(choices))
+        shared = _common_start(rows)
+        read = self._read_once(rows[0][:shared]) if shared else None
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for start in range(0, len(rows), ANSWER_BATCH):
             batch = by_length[start : start + ANSWER_BATCH]
-            answers[batch] = self._last_logits([rows[i] for i in batch])[:, first]
+            answers[batch] = self._last_logits([rows[i][shared:] for i in batch], read)[:, first]
         return answers
 
-    def _last_logits(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "B V"]:
+    def _read_once(self, ids: Sequence[int]) -> DynamicCache:
+        """What the model keeps of a text that many prompts begin with."""
+        read = DynamicCache(config=self._model.config)
+        self._model.base_model(torch.tensor([ids], device=self.device), past_key_values=read, use_cache=True)
+        return read
+
+    def _last_logits(self, rows: Sequence[Sequence[int]], read: DynamicCache | None) -> Float[Tensor, "B V"]:
         """Logits after each row's last token. Padded on the right, where causal attention cannot see it."""
         width = max(map(len, rows))
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
         ends, which = torch.tensor([len(row) - 1 for row in rows]).unique(return_inverse=True)
-        kept = self._model(ids, use_cache=False, logits_to_keep=ends.to(self.device)).logits
+        before = copy.deepcopy(read)
+        if before is not None:
+            before.batch_repeat_interleave(len(rows))
+        kept = self._model(
+            ids, past_key_values=before, use_cache=before is not None, logits_to_keep=ends.to(self.device)
+        ).logits
         return kept[torch.arange(len(rows)), which].float().cpu()
 
     def _prompt_ids(self, prompt: str, system: str) -> list[int]:
@@ -242,6 +256,14 @@ class TransformersModel:
         return self.encode(
             self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         )
+
+
+def _common_start(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with, leaving each at least one of its own."""
+    first, last = min(rows, default=[]), max(rows, default=[])
+    pairs = zip(first, last, strict=False)
+    same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
+    return max(0, min(same, *(len(row) - 1 for row in rows))) if len(rows) > 1 else 0
 
 
 def _hook(place: Place, edit: Edit) -> Any:

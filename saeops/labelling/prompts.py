@@ -38,11 +38,11 @@ def detect_prompt(label: str, snippets: Sequence[Snippet], spell: Spell) -> str:
 
 
 def lean_prompt(label: str, snippet: Snippet, spell: Spell) -> str:
-    """One snippet, for one word: yes or no."""
+    """One snippet, for one word: yes or no. What all snippets share comes first, so a model reads it once."""
     return (
+        "Does the word between « and » fit the description? Answer Yes or No.\n"
         f"Description: {label}\n"
-        f"Text: {marked_snippet(snippet, spell)}\n"
-        "Does the word between « and » fit the description? Answer Yes or No."
+        f"Text: {marked_snippet(snippet, spell)}"
     )
 
 

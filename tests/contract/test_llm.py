@@ -151,6 +151,7 @@ def test_the_model_in_process_writes_and_leans_the_same_alone_and_in_a_batch(
     prompts = ["the cat", "An expression is a longer prompt than that", "x"]
     together = llm.ask(prompts, max_tokens=5)
     assert together == [llm.ask([prompt], max_tokens=5)[0] for prompt in prompts]
+    prompts = [f"Does it fit? Answer Yes or No.\nText: {prompt}" for prompt in prompts]  # read once, then apart
     leans, alone = llm.lean(prompts), [(llm.lean([prompt]) or [0.0])[0] for prompt in prompts]
     assert leans == pytest.approx(alone, abs=1e-4)
     assert len(set(leans or [])) == 3
