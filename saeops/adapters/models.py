@@ -260,10 +260,10 @@ class TransformersModel:
 
 def _common_start(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with, leaving each at least one of its own."""
-    first, last = min(rows, default=[]), max(rows, default=[])
-    pairs = zip(first, last, strict=False)
-    same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
-    return max(0, min(same, *(len(row) - 1 for row in rows))) if len(rows) > 1 else 0
+    if len(rows) < 2:
+        return 0
+    longest = min(len(row) for row in rows) - 1
+    return next((i for i in range(longest) if len({row[i] for row in rows}) > 1), max(longest, 0))
 
 
 def _hook(place: Place, edit: Edit) -> Any:

@@ -23,7 +23,7 @@ from saeops.labelling.words import Spell, word
 Array = np.ndarray
 Slot = frozenset[int] | None
 """Alternatives as indices into the words of the explain split, or None: any token."""
-MIN_GAIN = 0.03
+MIN_GAIN = 0.05
 """A slot must raise F1 by this much: it keeps rules short where more slots only fit noise."""
 
 
