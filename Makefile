@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= default
 ARGS ?=
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -24,11 +25,11 @@ $(VENV)/ready: requirements.lock pyproject.toml
 run: setup ## the whole pipeline on a real model (PROFILE=small|default|full, ARGS="--set train.k=64")
 	$(BIN)/python -m flows build --profile $(PROFILE) $(ARGS)
 
-test: setup ## every test
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## every test (WORKERS=2 processes)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-fast: setup ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
 
 check: setup ## ruff, mypy, import-linter, docs
 	$(BIN)/ruff check .
