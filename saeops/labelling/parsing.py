@@ -12,7 +12,7 @@ _REFUSAL = re.compile(
     r"\b(i('m| am) (sorry|unable|not able)|i (cannot|can't|can not)|as an ai|cannot be determined|no label)\b",
     re.I,
 )
-_ECHO = re.compile(r"marked words|«|»|which word, meaning", re.I)
+_ECHO = re.compile(r"marked words|«|»|which word, meaning|what kind of words", re.I)
 _ARRAY = re.compile(r"\[[^\[\]]*\]")
 
 
