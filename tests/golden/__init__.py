@@ -1,1 +1,0 @@
-"""Tests of values that must not move."""
