@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from saeops.labelling.words import ABSENT, History
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from saeops.activations.schema import TokenBatch
-    from saeops.labelling.words import History
     from saeops.sae.canonical import Sae
 
 Array = np.ndarray
-ABSENT = -1
-"""Stands in a history where the window had not begun: no token id is negative."""
 LOOK_ALIKE_TOKENS = 3
 """A silent token looks alike when it is one of so many tokens that the latent fires on most."""
 TOKENS_AFTER = 3

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from saeops.labelling.config import PatternLabeller
-from saeops.labelling.examples import ABSENT, Examples, Snippet
+from saeops.labelling.examples import Examples, Snippet
 from saeops.labelling.labels import PATTERN, Label, Outcome, Unparsed, Verdict
-from saeops.labelling.words import Spell, word
+from saeops.labelling.words import ABSENT, Spell, word
 
 Array = np.ndarray
 Slot = frozenset[int] | None

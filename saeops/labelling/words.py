@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from saeops.labelling.examples import ABSENT
+ABSENT = -1
+"""Stands in a history where the window had not begun: no token id is negative."""
 
 Spell = Callable[[Sequence[int]], list[str]]
 """Token ids → the text each stands for."""

@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saeops.labelling.examples import ABSENT
 from saeops.labelling.patterns import Rule, Slot, as_rule, best_alternatives, learn
+from saeops.labelling.words import ABSENT
 
 WORDS = "abcdef"
 TOKENS = st.integers(0, 5)

@@ -9,14 +9,14 @@ import pytest
 from saeops.adapters.llm import ScriptedLlm
 from saeops.labelling.asking import LlmLabeller, yes_above
 from saeops.labelling.config import PatternLabeller
-from saeops.labelling.examples import ABSENT, Context, Counts, DocumentTokens, spread_contexts
+from saeops.labelling.examples import Context, Counts, DocumentTokens, spread_contexts
 from saeops.labelling.labels import Label, Labeller, Unparsed
 from saeops.labelling.material import draw_latents
 from saeops.labelling.patterns import Rule, RuleLabeller
 from saeops.labelling.prompts import detect_prompt, lean_prompt, marked_context, marked_snippet
 from saeops.labelling.schema import LabelTable, label_frame, label_row
 from saeops.labelling.scoring import score
-from saeops.labelling.words import History, word
+from saeops.labelling.words import ABSENT, History, word
 from saeops.tables import check_table
 from tests.labelling_world import drawn_from, examples_of, random_documents, snippet, spell, split_of
 
