@@ -27,7 +27,7 @@ class Check:
     fix: str = ""
 
 
-REQUIRED = ("torch", "transformers", "safetensors", "pandas", "pandera", "boto3", "pydantic", "typer")
+REQUIRED = ("torch", "transformers", "safetensors", "pandas", "pandera", "pydantic", "typer")
 OPTIONAL = {
     "prefect": "flows: pip install 'saeops[flows]'",
     "mlflow": "tracking: pip install 'saeops[mlflow]'",
