@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saeops.sae.variants import Variant
 from saeops.training.config import TrainingConfig
-from saeops.training.normalise import Normalisation
+from saeops.training.pairs import Pair
 from saeops.training.state import TrainState, begin
 
 CPU = torch.device("cpu")
@@ -24,14 +24,14 @@ class Planted:
     directions: Tensor
     x: Tensor
 
-    def batches(self, size: int) -> Callable[[int], Iterator[Tensor]]:
+    def batches(self, size: int) -> Callable[[int], Iterator[Pair]]:
         """The tokens in order, over and over, from any step on."""
         n_batches = len(self.x) // size
 
-        def from_step(step: int) -> Iterator[Tensor]:
+        def from_step(step: int) -> Iterator[Pair]:
             while True:
                 start = step % n_batches * size
-                yield self.x[start : start + size]
+                yield Pair.same(self.x[start : start + size])
                 step += 1
 
         return from_step
@@ -60,7 +60,7 @@ def plant(
 
 def fresh(variant: Variant, data: Planted, *, d_sae: int, seed: int = 0) -> TrainState:
     """A run on planted data before its first step."""
-    return begin(variant, Normalisation.estimate(data.x), d_sae=d_sae, seed=seed, device=CPU)
+    return begin(variant, Pair.same(data.x), d_sae=d_sae, seed=seed, device=CPU)
 
 
 def short_config(**changes: object) -> TrainingConfig:

@@ -6,16 +6,16 @@ import torch
 
 from saeops.sae.relu_l1 import ReluL1Sae
 from saeops.sae.topk import TopKSae
-from saeops.sae.trainable import TrainableSae
+from saeops.sae.trainable import Shape, TrainableSae
 from saeops.sae.variants import ReluL1, TopK, Variant
 
 
-def build(variant: Variant, *, d_model: int, d_sae: int, generator: torch.Generator) -> TrainableSae:
+def build(variant: Variant, shape: Shape, *, generator: torch.Generator) -> TrainableSae:
     """A variant with fresh weights: the same generator state gives the same bits."""
     match variant:
         case TopK():
-            return TopKSae(variant, d_model, d_sae, generator=generator)
+            return TopKSae(variant, shape, generator=generator)
         case ReluL1():
-            return ReluL1Sae(variant, d_model, d_sae, generator=generator)
+            return ReluL1Sae(variant, shape, generator=generator)
         case _:
             assert_never(variant)

@@ -26,7 +26,7 @@ from saeops.config import Frozen
 from saeops.errors import FolderDamaged, StageMissing
 from saeops.files import write_atomic
 from saeops.sae.codes import Codes
-from saeops.sae.kernels import chunk_tokens, topk
+from saeops.sae.select import chunk_tokens, topk
 
 WEIGHTS = "sae.safetensors"
 META = "sae.json"

@@ -1,7 +1,9 @@
 """From weights as trained to the canonical form.
 
-# D d_model, F latent
+# D d_model (E of the target), F latent
 """
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -11,26 +13,38 @@ from saeops.sae.canonical import Sae, SaeMeta
 from saeops.sae.trainable import Weights
 
 
-@torch.no_grad()
-def fold(weights: Weights, meta: SaeMeta, *, mean: Float[Tensor, " D"], scale: float) -> Sae:
-    """The SAE on raw x that does what `weights` do on s·(x − μ).
+@dataclass(frozen=True)
+class Scaling:
+    """v → s·(v − μ): what training saw in place of raw activations."""
 
-    With b = μ + b_dec / s the normalised pre-activation is s·((x − b) W_encᵀ + b_enc / s): latents come
-    out s times smaller, in the units of x, and so must thresholds, or another L0 results. A decoder
-    row of length n gives it to its latent: encoder, bias and threshold grow by n.
+    mean: Float[Tensor, " D"]
+    scale: float
+
+
+@torch.no_grad()
+def fold(weights: Weights, meta: SaeMeta, *, input: Scaling, target: Scaling) -> Sae:
+    """The SAE on raw x that does what `weights` do on s·(x − μ), giving raw y for t·(y − ν).
+
+    x·W + b on normalised x is x·(s·W) + b − s·μ·W on raw x; where the SAE takes its b_dec off the input, what
+    that removes goes back into the bias. The output is ν + (f W_dec + b_dec) / t, so a latent whose decoder
+    row has length n adds n / t of its activation along the unit row: encoder, bias and threshold take on
+    that factor, or another L0 would result.
     """
-    W_dec_FD = weights.W_dec_FD.double()
-    norm = W_dec_FD.norm(dim=1)
+    W_enc_FD, W_dec_FE = weights.W_enc_FD.double(), weights.W_dec_FE.double()
+    norm = W_dec_FE.norm(dim=1)
     # A row of length 0 adds nothing whenever it fires; any direction with an encoder of 0 does the same.
-    basis = torch.zeros_like(W_dec_FD[:1]).index_fill_(1, torch.zeros(1, dtype=torch.long, device=norm.device), 1)
-    unit_FD = torch.where(norm[:, None] > 0, W_dec_FD / norm.clamp(min=1e-30)[:, None], basis)
-    threshold = weights.threshold
+    basis = torch.zeros_like(W_dec_FE[:1]).index_fill_(1, torch.zeros(1, dtype=torch.long, device=norm.device), 1)
+    unit_FE = torch.where(norm[:, None] > 0, W_dec_FE / norm.clamp(min=1e-30)[:, None], basis)
+    length = norm / target.scale
+    b_dec = target.mean.double() + weights.b_dec.double() / target.scale
+    taken_off = b_dec if meta.apply_b_dec_to_input else torch.zeros_like(input.mean, dtype=torch.float64)
+    bias = weights.b_enc.double() + input.scale * (W_enc_FD @ (taken_off - input.mean.double()))
     folded = {
-        "W_enc": (weights.W_enc_FD * norm[:, None]).t(),
-        "b_enc": weights.b_enc * norm / scale,
-        "W_dec": unit_FD,
-        "b_dec": mean + weights.b_dec.double() / scale,
+        "W_enc": (W_enc_FD * (input.scale * length)[:, None]).t(),
+        "b_enc": bias * length,
+        "W_dec": unit_FE,
+        "b_dec": b_dec,
     }
-    if threshold is not None:
-        folded["threshold"] = threshold * norm / scale
+    if weights.threshold is not None:
+        folded["threshold"] = weights.threshold * length
     return Sae.of({name: tensor.float().cpu().contiguous() for name, tensor in folded.items()}, meta)

@@ -1,13 +1,13 @@
 """ReLU with an L1 penalty weighed by decoder norm (Scaling Monosemanticity, 2024, methods).
 
-# T token, D d_model, F latent
+# T token, D d_model (E of the target), F latent
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from saeops.sae.trainable import Outcome, TrainableSae
+from saeops.sae.trainable import Outcome, Shape, TrainableSae
 from saeops.sae.variants import ReluL1
 
 DECODER_NORM = 0.1
@@ -15,22 +15,31 @@ DECODER_NORM = 0.1
 
 
 class ReluL1Sae(TrainableSae):
-    """Every positive latent fires; loss = (‖x − x̂‖² + λ Σ f·‖d‖) / D, the source's loss over D.
+    """Every positive latent fires; loss = (‖y − ŷ‖² + λ Σ f·‖d‖) / D, the source's loss over D.
 
     Weighing by ‖d‖ leaves nothing to gain by long decoder rows and small
     activations, so the rows go without a norm constraint until they are folded.
     """
 
-    def __init__(self, variant: ReluL1, d_model: int, d_sae: int, *, generator: torch.Generator) -> None:
-        super().__init__(d_model, d_sae, decoder_norm=DECODER_NORM, generator=generator)
+    unit_rows = False
+
+    def __init__(self, variant: ReluL1, shape: Shape, *, generator: torch.Generator) -> None:
+        super().__init__(shape, decoder_norm=DECODER_NORM, generator=generator)
         self.variant = variant
 
-    def outcome(self, x_TD: Float[Tensor, "T D"], *, dead: Bool[Tensor, " F"], progress: float) -> Outcome:  # noqa: ARG002
-        f_TF = torch.addmm(self.b_enc, x_TD - self.b_dec, self.W_enc_FD.t()).relu()
-        error_TD = x_TD - torch.addmm(self.b_dec, f_TF, self.W_dec_FD)
-        mse = error_TD.square().mean()
+    def outcome(
+        self,
+        x_TD: Float[Tensor, "T D"],
+        y_TE: Float[Tensor, "T E"],
+        *,
+        dead: Bool[Tensor, " F"],  # noqa: ARG002
+        progress: float,
+    ) -> Outcome:
+        f_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t()).relu()
+        error_TE = y_TE - torch.addmm(self.b_dec, f_TF, self.W_dec_FE)
+        mse = error_TE.square().mean()
         # Σ over latents of (Σ over tokens of f)·‖d‖ needs no second T × F tensor.
-        penalty = (f_TF.sum(0) @ self.W_dec_FD.norm(dim=1)) / x_TD.numel()
+        penalty = (f_TF.sum(0) @ self.W_dec_FE.norm(dim=1)) / y_TE.numel()
         fires_TF = f_TF.detach() > 0
         return Outcome(
             mse + self._coefficient(progress) * penalty,

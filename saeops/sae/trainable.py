@@ -1,6 +1,9 @@
 """What the training loop asks of every variant.
 
-# T token, D d_model, F latent
+A variant maps inputs x to targets y: an autoencoder's y is x, a transcoder's is
+read at another site. Both come normalised: mean 0, E‖x‖² = d_model.
+
+# T token, D d_model (E of the target), F latent
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +21,7 @@ class Outcome:
     loss: Float[Tensor, ""]
     """What is differentiated."""
     mse: Float[Tensor, ""]
-    """mean((x − x̂)²) over tokens and dimensions."""
+    """mean((y − ŷ)²) over tokens and dimensions."""
     aux: Float[Tensor, ""]
     """The variant's own term, before its coefficient: AuxK's error, the L1 penalty; 0 where it rests."""
     l0: Float[Tensor, ""]
@@ -29,49 +32,73 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Weights:
-    """A variant's weights as trained: normalised activations in, any decoder norm."""
+    """A variant's weights as trained: normalised activations in and out, any decoder norm.
+
+    f = act(x W_encᵀ + b_enc), ŷ = f W_dec + b_dec.
+    """
 
     W_enc_FD: Float[Tensor, "F D"]
     b_enc: Float[Tensor, " F"]
-    W_dec_FD: Float[Tensor, "F D"]
-    b_dec: Float[Tensor, " D"]
+    W_dec_FE: Float[Tensor, "F E"]
+    b_dec: Float[Tensor, " E"]
     threshold: Float[Tensor, " F"] | None = None
 
 
 class TrainableSae(nn.Module, ABC):
-    """The weights every variant has, in fp32: f = act((x − b_dec) W_encᵀ + b_enc), x̂ = f W_dec + b_dec.
+    """The weights every variant has, in fp32: f = act(x W_encᵀ + b_enc), ŷ = f W_dec + b_dec.
 
     Both matrices hold one latent a row, so that a latent's weights and
     gradients are contiguous. Decoder rows start as random directions of length
-    `decoder_norm`, encoder rows as the same vectors (arXiv 2406.04093, A.1).
-    b_dec starts at 0: the loop feeds activations whose mean is 0, and the mean
-    is the best constant under squared error.
+    `decoder_norm`, encoder rows as the same vectors (arXiv 2406.04093, A.1); a
+    transcoder's encoder rows, which live in another space, as random ones.
+    b_dec is not taken off the input: on inputs of mean 0 the encoder's bias
+    does the same, and a transcoder is trained by the same lines.
     """
 
-    def __init__(self, d_model: int, d_sae: int, *, decoder_norm: float, generator: torch.Generator) -> None:
+    unit_rows: bool
+    """Whether decoder rows are held at unit norm."""
+
+    def __init__(self, shape: "Shape", *, decoder_norm: float, generator: torch.Generator) -> None:
         super().__init__()
-        directions = nn.functional.normalize(torch.randn(d_sae, d_model, generator=generator), dim=1)
-        self.W_enc_FD = nn.Parameter(directions * decoder_norm)
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
-        self.W_dec_FD = nn.Parameter(directions * decoder_norm)
-        self.b_dec = nn.Parameter(torch.zeros(d_model))
+        rows_FE = random_rows(shape.d_sae, shape.d_out, generator)
+        rows_FD = random_rows(shape.d_sae, shape.d_in, generator) if shape.transcodes else rows_FE
+        self.W_enc_FD = nn.Parameter(rows_FD * decoder_norm)
+        self.b_enc = nn.Parameter(torch.zeros(shape.d_sae))
+        self.W_dec_FE = nn.Parameter(rows_FE * decoder_norm)
+        self.b_dec = nn.Parameter(torch.zeros(shape.d_out))
 
     @abstractmethod
-    def outcome(self, x_TD: Float[Tensor, "T D"], *, dead: Bool[Tensor, " F"], progress: float) -> Outcome:
+    def outcome(
+        self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], *, dead: Bool[Tensor, " F"], progress: float
+    ) -> Outcome:
         """Forward pass and loss.
 
         Args:
+            y_TE: what is to be reconstructed; x itself in an autoencoder.
             dead: latents that have not fired for long.
             progress: share of training that is done, from 0 to 1.
         """
 
-    def before_step(self) -> None:
-        """Mend the gradients before they are clipped and applied."""
-
-    def after_step(self) -> None:
-        """Mend the weights after they have moved."""
+    def start(self, x_TD: Float[Tensor, "T D"]) -> None:
+        """Set what depends on the data, from a normalised sample of it, before the first step."""
 
     def weights(self) -> Weights:
-        """The weights now, detached."""
-        parameters = (self.W_enc_FD, self.b_enc, self.W_dec_FD, self.b_dec)
+        """The weights now, detached, and the threshold where latents have one."""
+        parameters = (self.W_enc_FD, self.b_enc, self.W_dec_FE, self.b_dec)
         return Weights(*(p.detach() for p in parameters))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The widths of an SAE."""
+
+    d_in: int
+    d_sae: int
+    d_out: int
+    transcodes: bool = False
+    """Whether the target is read at another site than the input."""
+
+
+def random_rows(rows: int, width: int, generator: torch.Generator) -> Float[Tensor, "rows width"]:
+    """Directions drawn evenly from the sphere."""
+    return nn.functional.normalize(torch.randn(rows, width, generator=generator), dim=1)

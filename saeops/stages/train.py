@@ -6,8 +6,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from saeops.activations.reader import ActivationSet
 from saeops.activations.shuffle import ShuffledTokens
@@ -25,7 +23,8 @@ from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.curve import CurveTable, curve_frame, loss_curve
 from saeops.training.loop import train
 from saeops.training.memory import bytes_needed
-from saeops.training.normalise import SAMPLE_TOKENS, Normalisation
+from saeops.training.normalise import SAMPLE_TOKENS
+from saeops.training.pairs import Pair
 from saeops.training.schedule import Schedule
 from saeops.training.state import TrainState, begin, resume
 
@@ -80,7 +79,7 @@ class TrainingData:
             what = f"must be ≤ the {tokens} train tokens harvested at {train.site} (got {train.batch_size})"
             raise ParamsInvalid([("train.batch_size", what)])
 
-    def batches(self, start_step: int) -> Iterator[Float[Tensor, "T D"]]:
+    def batches(self, start_step: int) -> Iterator[Pair]:
         """Raw fp32 batches from a step on, for ever."""
         shuffled = ShuffledTokens(
             self._acts,
@@ -90,13 +89,13 @@ class TrainingData:
             seed=self._seed,
             start_step=start_step,
         )
-        return (batch.activations for batch in shuffled)
+        return (Pair.same(batch.activations) for batch in shuffled)
 
-    def sample(self) -> Float[Tensor, "T D"]:
+    def sample(self) -> Pair:
         """At most `SAMPLE_TOKENS` tokens of the first epoch, for the normalisation."""
         available = self._acts.count(self._train.site, "train")
         wanted = max(1, min(SAMPLE_TOKENS, available) // self._train.batch_size)
-        return torch.cat(list(islice(self.batches(0), wanted)))
+        return Pair.same(torch.cat([batch.x_TD for batch in islice(self.batches(0), wanted)]))
 
 
 def begin_or_resume(
@@ -115,8 +114,7 @@ def begin_or_resume(
         f"train: {params.train.variant} with {d_sae:,} latents on {data.d_model} dimensions, "
         f"needs up to {needed / 1e9:.2f} GB of memory on {device}"
     )
-    normalisation = Normalisation.estimate(data.sample())
-    return begin(params.train, normalisation, d_sae=d_sae, seed=params.seed, device=device)
+    return begin(params.train, data.sample(), d_sae=d_sae, seed=params.seed, device=device)
 
 
 def follow(
@@ -153,7 +151,7 @@ def publish(state: TrainState, work: Path, target: Path, *, meta: SaeMeta, input
     """Fold, write, seal, and put in place."""
     shutil.rmtree(work, ignore_errors=True)
     normalisation = state.normalisation.to(torch.device("cpu"))
-    sae: Sae = fold(state.sae.weights(), meta, mean=normalisation.mean, scale=normalisation.scale)
+    sae: Sae = fold(state.sae.weights(), meta, input=normalisation.input, target=normalisation.target)
     sae.save(work)
     write_table(curve_frame(state.curve), work / CURVE, CurveTable, rows=len(state.curve))
     last = state.curve[-1]
@@ -165,7 +163,7 @@ def publish(state: TrainState, work: Path, target: Path, *, meta: SaeMeta, input
         "train_explained_variance": last.explained_variance,
         "train_l0": last.l0,
         "train_dead_fraction": last.dead_fraction,
-        "normalisation_scale": normalisation.scale,
+        "normalisation_scale": normalisation.input.scale,
     }
     sealed = seal(work, kind=KIND, version=VERSION, inputs=inputs, summary=summary)
     publish_folder(work, target)

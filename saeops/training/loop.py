@@ -1,6 +1,6 @@
 """The training loop.
 
-# T token, D d_model, F latent
+# T token, D d_model
 """
 
 import math
@@ -11,17 +11,17 @@ from itertools import islice
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from saeops.errors import NonFinite
 from saeops.sae.trainable import Outcome
 from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.config import TrainingConfig
 from saeops.training.curve import Point
+from saeops.training.pairs import Pair
 from saeops.training.schedule import Schedule
 from saeops.training.state import TrainState
 
-Batches = Callable[[int], Iterable[Float[Tensor, "T D"]]]
+Batches = Callable[[int], Iterable[Pair]]
 """Endless raw activations from a step on: batches(n) gives what batches(0) gives after n batches."""
 
 
@@ -44,42 +44,46 @@ def train(
         NonFinite: NaN or infinity in the data, the loss or the gradient; the weights are still good.
     """
     schedule = Schedule.of(config)
-    for raw_TD in islice(batches(state.step), schedule.steps - state.step):
-        x_TD = state.normalisation.apply(raw_TD.to(state.device))
-        lr, progress = schedule.lr(state.step), schedule.progress(state.step)
-        dead = state.silent.dead(after_tokens=config.dead_after_tokens)
-        outcome = state.sae.outcome(x_TD, dead=dead, progress=progress)
-        grad_norm = update(state, outcome.loss, lr=lr, gradient_clip=config.gradient_clip, x_TD=x_TD)
-        state.silent.see(outcome.fired, tokens=len(x_TD))
-        state.step += 1
-        point = None
-        if schedule.logs(state.step):
-            point = measure(state, outcome, x_TD, config=config, lr=lr, grad_norm=grad_norm)
-            state.curve.append(point)
-        if schedule.checkpoints(state.step):
-            checkpoints.write(state.checkpoint())
-        yield StepDone(state.step, len(x_TD), point)
+    for raw in islice(batches(state.step), schedule.steps - state.step):
+        yield step(state, raw, config=config, schedule=schedule, checkpoints=checkpoints)
 
 
-def update(
-    state: TrainState,
-    loss: Float[Tensor, ""],
-    *,
-    lr: float,
-    gradient_clip: float,
-    x_TD: Float[Tensor, "T D"],
-) -> float:
-    """One step down the gradient; gives the gradient's norm before clipping."""
-    state.optimiser.zero_grad(set_to_none=True)
+def step(
+    state: TrainState, raw: Pair, *, config: TrainingConfig, schedule: Schedule, checkpoints: CheckpointFolder
+) -> StepDone:
+    """One step on one batch of raw activations, with its figures and its checkpoint where they are due.
+
+    Raises:
+        NonFinite: as `train`.
+    """
+    pair = state.normalisation.apply(raw.to(state.device))
+    lr, progress = schedule.lr(state.step), schedule.progress(state.step)
+    dead = state.silent.dead(after_tokens=config.dead_after_tokens)
+    outcome = state.sae.outcome(pair.x_TD, pair.y_TE, dead=dead, progress=progress)
+    grad_norm = update(state, outcome.loss, lr=lr, gradient_clip=config.gradient_clip, pair=pair)
+    state.silent.see(outcome.fired, tokens=len(pair))
+    state.step += 1
+    point = None
+    if schedule.logs(state.step):
+        point = measure(state, outcome, pair, config=config, lr=lr, grad_norm=grad_norm)
+        state.curve.append(point)
+    if schedule.checkpoints(state.step):
+        checkpoints.write(state.checkpoint())
+    return StepDone(state.step, len(pair), point)
+
+
+def update(state: TrainState, loss: Float[Tensor, ""], *, lr: float, gradient_clip: float, pair: Pair) -> float:
+    """One step down the gradient; gives the gradient's norm before clipping.
+
+    Raises:
+        NonFinite: as `train`; nothing has moved.
+    """
     loss.backward()
-    state.sae.before_step()
-    grad_norm = float(clip_grad_norm_(state.sae.parameters(), gradient_clip))
+    grad_norm = state.optimiser.prepare()
     if not (math.isfinite(float(loss.detach())) and math.isfinite(grad_norm)):
-        raise _non_finite(state, x_TD, lr)
-    for group in state.optimiser.param_groups:
-        group["lr"] = lr
-    state.optimiser.step()
-    state.sae.after_step()
+        raise _non_finite(state, pair, lr)
+    state.optimiser.step(lr=lr, grad_norm=grad_norm, clip=gradient_clip)
+    state.optimiser.clear()
     return grad_norm
 
 
@@ -87,7 +91,7 @@ def update(
 def measure(
     state: TrainState,
     outcome: Outcome,
-    x_TD: Float[Tensor, "T D"],
+    pair: Pair,
     *,
     config: TrainingConfig,
     lr: float,
@@ -95,7 +99,7 @@ def measure(
 ) -> Point:
     """The figures of the step just done."""
     dead = int(state.silent.dead(after_tokens=config.dead_after_tokens).sum())
-    variance = float(x_TD.var(0, correction=0).mean())
+    variance = float(pair.y_TE.var(0, correction=0).mean())
     mse = float(outcome.mse)
     return Point(
         step=state.step,
@@ -112,9 +116,9 @@ def measure(
     )
 
 
-def _non_finite(state: TrainState, x_TD: Tensor, lr: float) -> NonFinite:
+def _non_finite(state: TrainState, pair: Pair, lr: float) -> NonFinite:
     where = f"at step {state.step + 1}"
-    if not x_TD.isfinite().all():
+    if not (pair.x_TD.isfinite().all() and pair.y_TE.isfinite().all()):
         return NonFinite(
             f"the activations {where} hold NaN or infinity",
             hint="remove the activation set and run `saeops harvest` again",

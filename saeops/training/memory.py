@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from saeops.sae.kernels import chunk_tokens
+from saeops.sae.select import chunk_tokens
 from saeops.sae.variants import ReluL1, TopK, Variant
 from saeops.training.config import TrainingConfig
 

@@ -4,7 +4,6 @@
 """
 
 import math
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -12,22 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saeops.errors import NonFinite
+from saeops.sae.folding import Scaling
 
 SAMPLE_TOKENS = 16_384
 """Tokens from which mean and scale are estimated."""
 
 
-@dataclass(frozen=True)
-class Normalisation:
+class Normalisation(Scaling):
     """x → s·(x − μ), so that the mean is 0 and E‖x‖² = d_model.
 
     Centring removes feature death (arXiv 2605.31518), and makes 0 the right
     start for b_dec; the scale makes one learning rate and one L1 coefficient
     fit every site (Scaling Monosemanticity, 2024).
     """
-
-    mean: Float[Tensor, " D"]
-    scale: float
 
     @classmethod
     def estimate(cls, x_TD: Float[Tensor, "T D"]) -> Self:

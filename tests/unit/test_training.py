@@ -44,7 +44,7 @@ def run_all(
 
 def topk_sae(*, aux_coefficient: float = 1 / 32) -> TopKSae:
     variant = TopK(k=3, aux_k=4, aux_coefficient=aux_coefficient)
-    sae = build(variant, d_model=16, d_sae=40, generator=torch.Generator().manual_seed(0))
+    sae = build(variant, Shape(16, 40, 16), generator=torch.Generator().manual_seed(0))
     assert isinstance(sae, TopKSae)
     return sae
 
@@ -154,8 +154,7 @@ def test_master_weights_and_moments_stay_fp32_on_half_precision_data(variant: Va
 def test_the_l1_penalty_grows_from_nothing() -> None:
     sae = build(
         ReluL1(l1_coefficient=4.0, l1_warmup_fraction=0.5),
-        d_model=16,
-        d_sae=40,
+        Shape(16, 40, 16),
         generator=torch.Generator().manual_seed(0),
     )
     dead = torch.zeros(40, dtype=torch.bool)
