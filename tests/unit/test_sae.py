@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saeops.errors import FolderDamaged, StageMissing
 from saeops.sae.canonical import META, WEIGHTS, Sae, SaeMeta
-from saeops.sae.folding import fold
+from saeops.sae.folding import Scaling, fold
 from saeops.sae.trainable import Weights
 
 D, F = 12, 50
@@ -19,8 +19,20 @@ def draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def meta(k: int | None) -> SaeMeta:
-    return SaeMeta(variant="topk", site="blocks.1.resid_post", d_model=D, d_sae=F, k=k)
+def meta(k: int | None, *, apply_b_dec_to_input: bool = True) -> SaeMeta:
+    return SaeMeta(
+        variant="topk",
+        site="blocks.1.resid_post",
+        d_model=D,
+        d_sae=F,
+        k=k,
+        apply_b_dec_to_input=apply_b_dec_to_input,
+    )
+
+
+def folded(weights: Weights, meta: SaeMeta, mean: Tensor, scale: float) -> Sae:
+    """An autoencoder's fold: one scaling on both sides."""
+    return fold(weights, meta, input=Scaling(mean, scale), target=Scaling(mean, scale))
 
 
 def trained(*, threshold: bool = False) -> Weights:
@@ -32,46 +44,59 @@ def trained(*, threshold: bool = False) -> Weights:
 
 
 def canonical(k: int | None = 4) -> Sae:
-    return fold(trained(), meta(k), mean=torch.zeros(D), scale=1.0)
+    return folded(trained(), meta(k), torch.zeros(D), 1.0)
 
 
 def dense_forward(weights: Weights, x_TD: Tensor) -> tuple[Tensor, Tensor]:
     """Latents and reconstruction of weights as trained: ReLU, or JumpReLU where there is a threshold."""
-    pre_TF = (x_TD - weights.b_dec) @ weights.W_enc_FD.t() + weights.b_enc
+    pre_TF = x_TD @ weights.W_enc_FD.t() + weights.b_enc
     level = weights.threshold if weights.threshold is not None else torch.zeros(F)
     f_TF = pre_TF * (pre_TF > level)
-    return f_TF, f_TF @ weights.W_dec_FD + weights.b_dec
+    return f_TF, f_TF @ weights.W_dec_FE + weights.b_dec
 
 
+@pytest.mark.parametrize("applied", [False, True])
 @pytest.mark.parametrize("threshold", [False, True])
-def test_norm_folding_reaches_the_threshold(threshold: bool) -> None:
+def test_norm_folding_reaches_the_threshold(threshold: bool, applied: bool) -> None:
     weights, mean, scale = trained(threshold=threshold), 5 * draw(6, D), 0.04
     raw_TD = mean + draw(7, 200, D) / scale
     f_TF, x_hat_TD = dense_forward(weights, (raw_TD - mean) * scale)
-    sae = fold(weights, meta(None), mean=mean, scale=scale)
+    sae = folded(weights, meta(None, apply_b_dec_to_input=applied), mean, scale)
     folded_TF = sae.encode(raw_TD).dense()
     assert torch.equal((folded_TF > 0).sum(1), (f_TF > 0).sum(1))
-    torch.testing.assert_close(folded_TF * scale, f_TF * weights.W_dec_FD.norm(dim=1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(folded_TF * scale, f_TF * weights.W_dec_FE.norm(dim=1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close((sae.reconstruct(raw_TD) - mean) * scale, x_hat_TD, rtol=1e-4, atol=1e-4)
 
 
 def test_folding_keeps_the_latents_that_topk_keeps() -> None:
     weights, mean, scale = trained(), 5 * draw(6, D), 0.04
     unit = Weights(
-        weights.W_enc_FD, weights.b_enc, torch.nn.functional.normalize(weights.W_dec_FD, dim=1), weights.b_dec
+        weights.W_enc_FD, weights.b_enc, torch.nn.functional.normalize(weights.W_dec_FE, dim=1), weights.b_dec
     )
     raw_TD = mean + draw(7, 200, D) / scale
-    before = fold(unit, meta(4), mean=torch.zeros(D), scale=1.0).encode((raw_TD - mean) * scale)
-    after = fold(unit, meta(4), mean=mean, scale=scale).encode(raw_TD)
+    before = folded(unit, meta(4), torch.zeros(D), 1.0).encode((raw_TD - mean) * scale)
+    after = folded(unit, meta(4), mean, scale).encode(raw_TD)
     assert torch.equal(before.latent, after.latent)
     assert torch.equal(before.offsets, after.offsets)
     torch.testing.assert_close(after.value * scale, before.value, rtol=1e-4, atol=1e-4)
 
 
+def test_a_transcoder_is_folded_with_each_side_s_own_scaling() -> None:
+    weights = trained(threshold=True)
+    out = Weights(weights.W_enc_FD, weights.b_enc, draw(9, F, 7), draw(10, 7), weights.threshold)
+    source, target = Scaling(5 * draw(6, D), 0.04), Scaling(draw(11, 7), 3.0)
+    sae = fold(out, meta(None, apply_b_dec_to_input=False), input=source, target=target)
+    raw_TD = source.mean + draw(7, 200, D) / source.scale
+    pre_TF = (raw_TD - source.mean) * source.scale @ out.W_enc_FD.t() + out.b_enc
+    expected = (pre_TF * (pre_TF > out.threshold)) @ out.W_dec_FE + out.b_dec
+    y_hat = sae.decode(sae.encode(raw_TD))
+    torch.testing.assert_close((y_hat - target.mean) * target.scale, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_folding_leaves_unit_rows_even_where_a_row_was_zero() -> None:
     weights = trained()
-    weights.W_dec_FD[3] = 0
-    sae = fold(weights, meta(None), mean=torch.zeros(D), scale=1.0)
+    weights.W_dec_FE[3] = 0
+    sae = folded(weights, meta(None), torch.zeros(D), 1.0)
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(F))
     assert 3 not in sae.encode(draw(7, 500, D)).latent
 
@@ -114,7 +139,7 @@ def test_half_precision_activations_are_encoded_in_fp32() -> None:
 
 
 def test_save_and_load_give_the_same_bits(tmp_path: Path) -> None:
-    sae = fold(trained(threshold=True), meta(None), mean=draw(8, D), scale=0.3)
+    sae = folded(trained(threshold=True), meta(None), draw(8, D), 0.3)
     sae.save(tmp_path / "a")
     loaded = Sae.load(tmp_path / "a")
     assert loaded.meta == sae.meta
