@@ -14,6 +14,7 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 │   ├── NameUnknown                 a dictionary name without a champion
 │   ├── VersionUnknown              a digest or sequence number nobody promoted
 │   ├── ReviewInvalid               a decision about something that is not in the queue
+│   ├── ForeignFormat               another library's SAE that cannot be read, or not be held exactly
 │   └── ToolMissing                 an optional package or program that is needed here
 ├── GateRefused                  3  the judge did not pass the candidate
 │   └── VersionPinned               a version that somebody pinned, or that a rollback left behind
@@ -121,6 +122,24 @@ class VersionUnknown(UsageError):
 
 class ReviewInvalid(UsageError):
     """A decision about something that is not in the queue."""
+
+
+class ForeignFormat(UsageError):
+    """Another library's SAE that cannot be read, or that one side cannot hold exactly.
+
+    Args:
+        faults: pairs of a place (`cfg.json: k`) and what is wrong there.
+        source: which folder, read or written as what.
+    """
+
+    def __init__(self, faults: Sequence[tuple[str, str]], *, source: str) -> None:
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  {where}: {what}" for where, what in self.faults)
+        count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
+        super().__init__(
+            f"{count} in {source}:\n{lines}",
+            hint="docs/formats/foreign.md tells what each format holds, and what is refused",
+        )
 
 
 class ToolMissing(UsageError):

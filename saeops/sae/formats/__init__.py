@@ -1,0 +1,1 @@
+"""SAEs as other libraries keep them: read into the canonical form, written from it."""
