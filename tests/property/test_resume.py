@@ -9,15 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saeops.sae.variants import ReluL1, TopK, Variant
+from saeops.sae.variants import TopK, Variant
 from saeops.training.checkpoint import Checkpoint, CheckpointFolder
 from saeops.training.loop import train
 from saeops.training.state import TrainState, resume
 from tests.planted import CPU, fresh, plant, short_config
+from tests.variants import VARIANTS
 
 DATA = plant(n_features=20, d_model=16, tokens=640, active=3)
 CONFIG = short_config(dead_after_tokens=64)
-VARIANTS: list[Variant] = [TopK(k=3), ReluL1(l1_coefficient=0.2)]
 
 
 def run_until(state: TrainState, folder: CheckpointFolder, *, kill_after: int | None = None) -> Checkpoint:
@@ -57,4 +57,4 @@ def test_a_run_killed_at_any_steps_ends_with_the_same_bits(variant: Variant, kil
 
 def test_the_unbroken_run_has_dead_latents_for_auxk_to_work_on() -> None:
     """Else the property above would say nothing about AuxK's state."""
-    assert any(point["aux_loss"] > 0 for point in unbroken(VARIANTS[0]).facts["curve"])
+    assert any(point["aux_loss"] > 0 for point in unbroken(TopK(k=3)).facts["curve"])

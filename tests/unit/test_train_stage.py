@@ -20,6 +20,7 @@ from saeops.sae.canonical import Sae
 from saeops.sealed import open_sealed, verify
 from saeops.stages import train
 from saeops.tables import read_table
+from saeops.training.config import TrainingConfig
 from saeops.training.curve import CurveTable
 from tests.killing import Killed, KillingWatch
 from tests.tiny import tiny_params
@@ -29,9 +30,9 @@ VARIANTS = [{"variant": "topk", "k": 4}, {"variant": "relu_l1"}]
 
 
 def params_for(variant: dict[str, Any], **changes: Any) -> Params:
-    without_k = tiny_params().train.model_dump(exclude={"k", "variant", "aux_k", "aux_coefficient"})
     base = tiny_params().model_dump(mode="json")
-    base["train"] = without_k | variant | SHORT | changes
+    shared = {name: base["train"][name] for name in TrainingConfig.model_fields}
+    base["train"] = shared | variant | SHORT | changes
     return Params.model_validate(base)
 
 

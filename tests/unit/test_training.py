@@ -10,19 +10,21 @@ from torch import Tensor
 from saeops.errors import NonFinite
 from saeops.sae.build import build
 from saeops.sae.topk import TopKSae
+from saeops.sae.trainable import Outcome, Shape, TrainableSae
 from saeops.sae.variants import ReluL1, TopK, Variant
 from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.config import TrainingConfig
 from saeops.training.curve import CurveTable, curve_frame, loss_curve
 from saeops.training.dead import SilentTokens
-from saeops.training.loop import Batches, StepDone, train, update
+from saeops.training.loop import Batches, StepDone, train
 from saeops.training.memory import bytes_needed
 from saeops.training.normalise import Normalisation
+from saeops.training.pairs import Pair
 from saeops.training.schedule import Schedule
 from saeops.training.state import TrainState
 from tests.planted import fresh, plant, short_config
+from tests.variants import VARIANTS
 
-VARIANTS: list[Variant] = [TopK(k=3), ReluL1(l1_coefficient=0.2)]
 DATA = plant(n_features=20, d_model=16, tokens=640, active=3)
 
 
@@ -37,6 +39,10 @@ def run_all(
     return list(
         train(state, batches, config=config, checkpoints=CheckpointFolder(folder, keep=config.keep_checkpoints))
     )
+
+
+def outcome_of(sae: TrainableSae, x_TD: Tensor, *, dead: Tensor, progress: float = 0.5) -> Outcome:
+    return sae.outcome(x_TD, x_TD, dead=dead, progress=progress)
 
 
 # ── traps ───────────────────────────────────────────────────────────────────
@@ -54,7 +60,7 @@ def test_auxk_reaches_a_dead_encoder_row_even_where_it_is_negative_on_every_toke
     dead = torch.zeros(40, dtype=torch.bool).index_fill(0, torch.tensor([7, 8]), True)
     with torch.no_grad():
         sae.b_enc[dead] = -1000.0
-    sae.outcome(draw(1, 64, 16), dead=dead, progress=0.5).loss.backward()
+    outcome_of(sae, draw(1, 64, 16), dead=dead).loss.backward()
     assert sae.W_enc_FD.grad is not None
     assert bool((sae.W_enc_FD.grad[dead].norm(dim=1) > 0).all())
 
@@ -66,10 +72,10 @@ def test_auxk_moves_nothing_but_dead_rows() -> None:
         sae = topk_sae(aux_coefficient=coefficient)
         with torch.no_grad():
             sae.b_enc[dead] = -1.0
-        sae.outcome(draw(1, 64, 16), dead=dead, progress=0.5).loss.backward()
-        gradients.append({name: parameter.grad for name, parameter in sae.named_parameters()})
+        outcome_of(sae, draw(1, 64, 16), dead=dead).loss.backward()
+        gradients.append({name: p.grad for name, p in sae.named_parameters() if p.grad is not None})
     without, with_aux = gradients
-    for name in ("W_enc_FD", "b_enc", "W_dec_FD"):
+    for name in ("W_enc_FD", "b_enc", "W_dec_FE"):
         torch.testing.assert_close(with_aux[name][~dead], without[name][~dead])
         assert not torch.equal(with_aux[name][dead], without[name][dead]), name
     torch.testing.assert_close(with_aux["b_dec"], without["b_dec"])
@@ -99,7 +105,7 @@ def test_auxk_brings_dead_latents_back(tmp_path: Path) -> None:
 
 def test_auxk_of_a_residual_without_variance_is_finite() -> None:
     sae = topk_sae()
-    outcome = sae.outcome(draw(1, 1, 16), dead=torch.ones(40, dtype=torch.bool), progress=0.5)
+    outcome = outcome_of(sae, draw(1, 1, 16), dead=torch.ones(40, dtype=torch.bool))
     assert bool(outcome.loss.isfinite())
 
 
@@ -122,33 +128,30 @@ def test_a_latent_that_fires_again_is_alive_at_once() -> None:
 
 def test_the_decoder_gradient_loses_its_parallel_part_before_the_step_and_rows_their_length_after() -> None:
     state = fresh(TopK(k=3), DATA, d_sae=40)
-    seen: list[float] = []
-
-    def look(*_: object) -> None:
-        weights, gradient = state.sae.W_dec_FD.detach(), state.sae.W_dec_FD.grad
-        assert gradient is not None
-        seen.append(float((weights * gradient).sum(1).abs().max() / gradient.norm(dim=1).max()))
-
-    state.optimiser.register_step_pre_hook(look)
-    before = state.sae.W_dec_FD.detach().clone()
-    x_TD = state.normalisation.apply(DATA.x[:64])
+    before = state.sae.W_dec_FE.detach().clone()
+    pair = state.normalisation.apply(Pair.same(DATA.x[:64]))
     for _ in range(3):
-        outcome = state.sae.outcome(x_TD, dead=torch.zeros(40, dtype=torch.bool), progress=0.0)
-        update(state, outcome.loss, lr=0.05, gradient_clip=1.0, x_TD=x_TD)
-    assert max(seen) < 1e-5
-    torch.testing.assert_close(state.sae.W_dec_FD.norm(dim=1), torch.ones(40))
-    assert float((state.sae.W_dec_FD.detach() - before).norm()) > 0.1
+        outcome_of(state.sae, pair.x_TD, dead=torch.zeros(40, dtype=torch.bool)).loss.backward()
+        grad_norm = state.optimiser.prepare()
+        weights, gradient = state.sae.W_dec_FE.detach(), state.sae.W_dec_FE.grad
+        assert gradient is not None
+        assert float((weights * gradient).sum(1).abs().max() / gradient.norm(dim=1).max()) < 1e-5
+        state.optimiser.step(lr=0.05, grad_norm=grad_norm, clip=1.0)
+        state.optimiser.clear()
+    torch.testing.assert_close(state.sae.W_dec_FE.norm(dim=1), torch.ones(40))
+    assert float((state.sae.W_dec_FE.detach() - before).norm()) > 0.1
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.variant)
 def test_master_weights_and_moments_stay_fp32_on_half_precision_data(variant: Variant, tmp_path: Path) -> None:
     config = short_config()
-    half = (x.half() for x in itertools.cycle(itertools.islice(DATA.batches(64)(0), 10)))
+    ten = itertools.islice(DATA.batches(64)(0), 10)
+    half = (Pair.same(pair.x_TD.half()) for pair in itertools.cycle(ten))
     state = fresh(variant, DATA, d_sae=40)
     run_all(state, tmp_path, config=config, batches=lambda _: half)
-    for parameter in state.sae.parameters():
-        assert parameter.dtype == torch.float32
-        assert {t.dtype for t in state.optimiser.state[parameter].values()} == {torch.float32}
+    assert {parameter.dtype for parameter in state.sae.parameters()} == {torch.float32}
+    moments = state.optimiser.moments.values()
+    assert {t.dtype for m in moments for t in (m.first, m.second)} == {torch.float32}
 
 
 def test_the_l1_penalty_grows_from_nothing() -> None:
@@ -160,7 +163,7 @@ def test_the_l1_penalty_grows_from_nothing() -> None:
     dead = torch.zeros(40, dtype=torch.bool)
     weights = []
     for progress in (0.0, 0.25, 0.5, 1.0):
-        outcome = sae.outcome(draw(1, 64, 16), dead=dead, progress=progress)
+        outcome = outcome_of(sae, draw(1, 64, 16), dead=dead, progress=progress)
         weights.append(float((outcome.loss.detach() - outcome.mse) / outcome.aux))
     assert weights == pytest.approx([0.0, 2.0, 4.0, 4.0], abs=1e-4)
 
@@ -221,7 +224,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(variant: Va
     for number, seed in enumerate((1, 1, 2)):
         state = fresh(variant, DATA, d_sae=40, seed=seed)
         run_all(state, tmp_path / str(number), config=short_config())
-        weights.append(state.sae.W_dec_FD.detach())
+        weights.append(state.sae.W_dec_FE.detach())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
@@ -245,19 +248,19 @@ def test_the_explained_variance_of_a_batch_is_the_one_defined(tmp_path: Path) ->
     config = short_config(tokens=64 * 5)
     # The logged figures are those before the step's own update, so stop the updates.
     run_all(state, tmp_path, config=config.model_copy(update={"lr": 1e-30}))
-    x_TD = state.normalisation.apply(DATA.x[256:320])
+    x_TD = state.normalisation.input.apply(DATA.x[256:320])
     with torch.no_grad():
-        pre = (x_TD - state.sae.b_dec) @ state.sae.W_enc_FD.t() + state.sae.b_enc
+        pre = x_TD @ state.sae.W_enc_FD.t() + state.sae.b_enc
         top = pre.topk(3, dim=1)
         f_TF = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
-        error = x_TD - f_TF @ state.sae.W_dec_FD - state.sae.b_dec
+        error = x_TD - f_TF @ state.sae.W_dec_FE - state.sae.b_dec
         expected = 1 - error.square().sum() / (x_TD - x_TD.mean(0)).square().sum()
     assert state.curve[-1].explained_variance == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_nan_in_the_activations_is_named_as_such_with_its_step(tmp_path: Path) -> None:
-    def poisoned(_: int) -> list[Tensor]:
-        return [*itertools.islice(DATA.batches(64)(0), 6), torch.full((64, 16), float("nan"))]
+    def poisoned(_: int) -> list[Pair]:
+        return [*itertools.islice(DATA.batches(64)(0), 6), Pair.same(torch.full((64, 16), float("nan")))]
 
     with pytest.raises(NonFinite, match=r"activations at step 7 (.|\n)*saeops harvest"):
         run_all(fresh(TopK(k=3), DATA, d_sae=40), tmp_path, config=short_config(), batches=poisoned)
