@@ -81,12 +81,16 @@ def read_config(path: Path, model: type[Config], faults: Faults) -> Config | Non
 def read_safetensors(path: Path, faults: Faults) -> dict[str, Tensor]:
     """Tensors by name; none after a fault."""
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except OSError as error:
         faults.add(path.name, _unreadable(error))
+        return {}
     except SafetensorError as error:
         faults.add(path.name, f"no safetensors file ({error})")
-    return {}
+        return {}
+    if not tensors:
+        faults.add(path.name, "holds no tensor")
+    return tensors
 
 
 def read_torch(path: Path, faults: Faults) -> dict[str, Tensor]:
@@ -104,8 +108,8 @@ def read_torch(path: Path, faults: Faults) -> dict[str, Tensor]:
     except Exception as error:  # The unpickler raises almost anything on bytes that are not as they should be.
         faults.add(path.name, f"{UNPICKLING}, or is damaged ({_first_line(error)})")
         return {}
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        faults.add(path.name, "no state dict: not every value in it is a tensor")
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        faults.add(path.name, "no state dict: a mapping of names to tensors belongs there")
         return {}
     return {str(name): value for name, value in state.items()}
 
