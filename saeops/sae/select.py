@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saeops.sae.sparse import Pattern
+from saeops.sae.native.library import Library, for_tensors
+from saeops.sae.sparse import Pattern, offsets_of
 
 CHUNK_TOKENS = 512
 """Tokens encoded at a time: the chunk's product then stays near the cache."""
@@ -70,6 +71,15 @@ def encode_topk(
 ) -> Picked:
     """The k largest pre-activations of each token; the dense product lives one chunk at a time."""
     size = chunk_tokens(len(W_enc_FD))
+    if (native := for_tensors(x_TD, W_enc_FD, b_enc)) is not None:
+        picked = Picked(x_TD.new_empty(len(x_TD), k), torch.empty(len(x_TD), k, dtype=torch.int32))
+        room = x_TD.new_empty(min(size, len(x_TD)), len(W_enc_FD))
+        for start in range(0, len(x_TD), size):
+            chunk = x_TD[start : start + size]
+            pre_TF = torch.addmm(b_enc, chunk, W_enc_FD.t(), out=room[: len(chunk)])
+            stop = start + len(chunk)
+            native.topk(pre_TF, k, picked.value[start:stop], picked.latent[start:stop])
+        return picked
     parts = [topk(torch.addmm(b_enc, chunk, W_enc_FD.t()), k) for chunk in x_TD.split(size)]
     return Picked(torch.cat([part.value for part in parts]), torch.cat([part.latent for part in parts]))
 
@@ -82,6 +92,10 @@ def encode_above(
     floor: Float[Tensor, " F"] | float,
 ) -> Entries:
     """Every pre-activation above its latent's floor; the dense product lives one chunk at a time."""
+    if not isinstance(floor, Tensor):
+        floor = b_enc.new_full((len(b_enc),), floor)
+    if (native := for_tensors(x_TD, W_enc_FD, b_enc, floor)) is not None:
+        return _encode_above_native(native, x_TD, W_enc_FD, b_enc, floor)
     rows, latents, values = [], [], []
     start = 0
     for chunk in x_TD.split(chunk_tokens(len(W_enc_FD))):
@@ -92,4 +106,22 @@ def encode_above(
         latents.append(latent)
         start += len(chunk)
     pattern = Pattern.of_entries(torch.cat(rows), torch.cat(latents), n_rows=len(x_TD), n_latents=len(W_enc_FD))
+    return Entries(pattern, torch.cat(values))
+
+
+def _encode_above_native(native: Library, x_TD: Tensor, W_enc_FD: Tensor, b_enc: Tensor, floor: Tensor) -> Entries:
+    size = chunk_tokens(len(W_enc_FD))
+    room = x_TD.new_empty(min(size, len(x_TD)), len(W_enc_FD))
+    counts, latents, values = [], [], []
+    for chunk in x_TD.split(size):
+        pre_TF = torch.addmm(b_enc, chunk, W_enc_FD.t(), out=room[: len(chunk)])
+        count = native.count_above(pre_TF, floor)
+        offsets = offsets_of(count)
+        n_entries = int(offsets[-1])
+        latent, value = torch.empty(n_entries, dtype=torch.int32), x_TD.new_empty(n_entries)
+        native.fill_above(pre_TF, floor, offsets, latent, value)
+        counts.append(count)
+        latents.append(latent)
+        values.append(value)
+    pattern = Pattern(offsets_of(torch.cat(counts)), torch.cat(latents), len(W_enc_FD))
     return Entries(pattern, torch.cat(values))

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from saeops.sae.native.library import for_tensors
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -73,16 +75,23 @@ class Pattern:
 
     @cached_property
     def by_latent(self) -> ByLatent:
+        native = for_tensors()
+        if native is not None and self.latent.device.type == "cpu":
+            return ByLatent(*native.by_latent(self.latent, self.n_latents))
         order = self.latent.sort(stable=True).indices.int()
         return ByLatent(order, offsets_of(torch.bincount(self.latent, minlength=self.n_latents)))
 
     def sum_by_row(self, rows_FD: Float[Tensor, "F D"], weight: Float[Tensor, " N"]) -> Float[Tensor, "R D"]:
         """Σ over a row's entries of weight · rows[latent]."""
+        if (native := for_tensors(rows_FD, weight)) is not None:
+            return native.sum_by_row(self.offsets, self.latent, weight, rows_FD)
         return embedding_bag(self.latent, rows_FD, self.offsets[:-1], mode="sum", per_sample_weights=weight)
 
     def sum_by_latent(self, rows_RD: Float[Tensor, "R D"], weight: Float[Tensor, " N"]) -> Sums:
         """Σ over a latent's entries of weight · rows[row]: always in the same order, so always the same bits."""
         entries = self.by_latent
+        if (native := for_tensors(rows_RD, weight)) is not None:
+            return Sums(*native.sum_by_latent(entries.offsets, entries.order, self.row, weight, rows_RD))
         weight = weight[entries.order]
         row = self.row[entries.order]
         starts = entries.offsets[:-1]
@@ -94,6 +103,8 @@ class Pattern:
 
     def dot(self, rows_RD: Float[Tensor, "R D"], rows_FD: Float[Tensor, "F D"]) -> Float[Tensor, " N"]:
         """rows_R[row] · rows_F[latent] of each entry."""
+        if (native := for_tensors(rows_RD, rows_FD)) is not None:
+            return native.dot(self.offsets, self.latent, rows_RD, rows_FD)
         return torch.ops.aten._embedding_bag_per_sample_weights_backward(
             rows_RD, rows_FD, self.latent, self.offsets[:-1], self.row, 0
         )
@@ -180,8 +191,34 @@ def reconstruct_at(
     pattern: Pattern,
 ) -> Reconstruction:
     """The squared error of y beside f W_dec + b_dec, differentiable in values, W_dec and b_dec."""
+    if for_tensors(value, W_dec_FD, b_dec, y_RD) is not None:
+        return Reconstruction(*_Reconstruct.apply(value, W_dec_FD, b_dec, y_RD, pattern))
     residual_RD = y_RD - decode_at(value, W_dec_FD, pattern) - b_dec
     return Reconstruction(residual_RD.square().sum(), residual_RD.detach())
+
+
+class _Reconstruct(torch.autograd.Function):
+    """`reconstruct_at` in one pass over each row's decoder rows, the values' gradient included."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        value, W_dec_FD, b_dec, y_RD, pattern = inputs
+        native = for_tensors(value, W_dec_FD, b_dec, y_RD)
+        assert native is not None
+        made = native.reconstruct(pattern.offsets, pattern.latent, value, W_dec_FD, b_dec, y_RD)
+        ctx.save_for_backward(value, made.residual_RD, made.along)
+        ctx.pattern = pattern
+        ctx.mark_non_differentiable(made.residual_RD)
+        # Rows are added in pairs: a sum of thousands of fp32 in order would lose digits.
+        return made.squared_R.sum(), made.residual_RD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _residual: Tensor) -> tuple[Tensor | None, ...]:
+        value, residual_RD, along = ctx.saved_tensors
+        slope = -2 * grad
+        rows_FD = ctx.pattern.sum_by_latent(residual_RD, value * slope).rows_FD
+        return along * slope, rows_FD, residual_RD.sum(0) * slope, None, None
 
 
 class _GatherRows(torch.autograd.Function):

@@ -7,14 +7,17 @@ step is made; the row is brought back to length 1.
 # F latent, D d_model
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
+
+from saeops.sae.native.library import for_tensors
 
 BETAS = (0.9, 0.999)
 EPS = 6.25e-10
@@ -49,42 +52,54 @@ class Adam:
         return cls(parameters, unit_rows, zeros)
 
     @torch.no_grad()
-    def prepare(self) -> float:
-        """Take off what the constraint forbids; gives the norm of the gradient that is left."""
-        for name in self.unit_rows:
-            row, gradient = self.parameters[name], _gradient(self.parameters[name])
-            along = (gradient * row).sum(1, keepdim=True)
-            gradient.addcmul_(along, row, value=-1)
-        return float(get_total_norm(_gradient(p) for p in self.parameters.values()))
+    def grad_norm(self) -> float:
+        """Norm of the gradient that the constraint leaves."""
+        return math.sqrt(sum(float(self._squared_norm(name)) for name in self.parameters))
+
+    def _squared_norm(self, name: str) -> Float[Tensor, ""]:
+        parameter, gradient = self.parameters[name], self._gradient(name)
+        unit = name in self.unit_rows
+        if (native := for_tensors(parameter, gradient)) is not None:
+            return native.squared_norms(gradient, parameter if unit else None).double().sum()
+        squared = gradient.square().sum()
+        return squared - (gradient * parameter).sum(1).square().sum() if unit else squared
 
     @torch.no_grad()
     def step(self, *, lr: float, grad_norm: float, clip: float) -> None:
         """One step, with the gradient scaled down to the norm `clip` where it is longer."""
         self.step_count += 1
         scale = min(1.0, clip / (grad_norm + 1e-6))
-        parameters = list(self.parameters.values())
-        gradients = [_gradient(p).mul_(scale) if scale < 1 else _gradient(p) for p in parameters]
-        # The functional form counts the step up itself.
-        steps = [torch.tensor(float(self.step_count - 1), device=p.device) for p in parameters]
-        adam(
-            parameters,
-            gradients,
-            [self.moments[name].first for name in self.parameters],
-            [self.moments[name].second for name in self.parameters],
-            [],
-            steps,
-            fused=True,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=lr,
-            weight_decay=0.0,
-            eps=EPS,
-            maximize=False,
-        )
-        for name in self.unit_rows:
-            row = self.parameters[name]
+        for name in self.parameters:
+            self._move(name, lr=lr, scale=scale)
+
+    def _move(self, name: str, *, lr: float, scale: float) -> None:
+        row, gradient, moments = self.parameters[name], self._gradient(name), self.moments[name]
+        unit = name in self.unit_rows
+        if (native := for_tensors(row, gradient, moments.first, moments.second)) is not None:
+            native.adam(
+                row,
+                gradient,
+                moments.first,
+                moments.second,
+                lr=lr,
+                betas=BETAS,
+                eps=EPS,
+                step=self.step_count,
+                scale=scale,
+                unit_rows=unit,
+            )
+            return
+        if unit:
+            gradient.addcmul_((gradient * row).sum(1, keepdim=True), row, value=-1)
+        gradient.mul_(scale)
+        _adam(row, gradient, moments, lr=lr, step=self.step_count)
+        if unit:
             row.div_(row.norm(dim=1, keepdim=True))
+
+    def _gradient(self, name: str) -> Tensor:
+        gradient = self.parameters[name].grad
+        assert gradient is not None
+        return gradient
 
     def clear(self) -> None:
         """Drop the gradients."""
@@ -92,6 +107,21 @@ class Adam:
             parameter.grad = None
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad
+def _adam(parameter: Tensor, gradient: Tensor, moments: Moments, *, lr: float, step: int) -> None:
+    adam(
+        [parameter],
+        [gradient],
+        [moments.first],
+        [moments.second],
+        [],
+        # The functional form counts the step up itself.
+        [torch.tensor(float(step - 1), device=parameter.device)],
+        fused=True,
+        amsgrad=False,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        lr=lr,
+        weight_decay=0.0,
+        eps=EPS,
+        maximize=False,
+    )

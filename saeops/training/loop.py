@@ -79,7 +79,7 @@ def update(state: TrainState, loss: Float[Tensor, ""], *, lr: float, gradient_cl
         NonFinite: as `train`; nothing has moved.
     """
     loss.backward()
-    grad_norm = state.optimiser.prepare()
+    grad_norm = state.optimiser.grad_norm()
     if not (math.isfinite(float(loss.detach())) and math.isfinite(grad_norm)):
         raise _non_finite(state, pair, lr)
     state.optimiser.step(lr=lr, grad_norm=grad_norm, clip=gradient_clip)

@@ -132,7 +132,7 @@ def test_the_decoder_gradient_loses_its_parallel_part_before_the_step_and_rows_t
     pair = state.normalisation.apply(Pair.same(DATA.x[:64]))
     for _ in range(3):
         outcome_of(state.sae, pair.x_TD, dead=torch.zeros(40, dtype=torch.bool)).loss.backward()
-        grad_norm = state.optimiser.prepare()
+        grad_norm = state.optimiser.grad_norm()
         weights, gradient = state.sae.W_dec_FE.detach(), state.sae.W_dec_FE.grad
         assert gradient is not None
         assert float((weights * gradient).sum(1).abs().max() / gradient.norm(dim=1).max()) < 1e-5

@@ -1,0 +1,1 @@
+"""C++ kernels for training on a CPU, compiled on the machine that runs them."""

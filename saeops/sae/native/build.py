@@ -1,0 +1,66 @@
+"""Compile kernels.cpp with the system's C++ compiler, once a machine and version of the source."""
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from saeops.digests import digest_bytes, digest_file
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+COMPILERS = ("g++", "c++", "clang++")
+# Sums may be reordered, which vector instructions need; NaN and infinity keep their meaning.
+MATHS = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
+COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-std=c++17", *MATHS)
+TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class NotBuilt:
+    """Why there are no compiled kernels here."""
+
+    reason: str
+
+
+def build(folder: Path) -> Path | NotBuilt:
+    """The compiled library in `folder`, made now unless it is there."""
+    compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
+    if compiler is None:
+        return NotBuilt(f"no C++ compiler is installed ({', '.join(COMPILERS)})")
+    path = folder / f"kernels-{_digest(compiler)[:16]}.so"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        unlinked, linked = Path(work) / "kernels.o", Path(work) / "kernels.so"
+        # Linked without OpenMP's library: the one that torch has loaded serves both, so that two pools of
+        # threads never wait for the same cores.
+        for command in (
+            [compiler, *COMPILE, "-c", str(SOURCE), "-o", str(unlinked)],
+            [compiler, "-shared", str(unlinked), "-o", str(linked)],
+        ):
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+            except subprocess.CalledProcessError as error:
+                last = (error.stderr.strip().splitlines() or ["no message"])[-1]
+                return NotBuilt(f"{compiler} failed: {last}")
+            except (OSError, subprocess.TimeoutExpired) as error:
+                return NotBuilt(f"{compiler} failed: {error}")
+        # Whole or not at all, also where two processes build at once.
+        linked.replace(path)
+    return path
+
+
+def _digest(compiler: str) -> str:
+    """What the machine code depends on: source, flags, compiler and processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    flags = next((line for line in _cpuinfo().splitlines() if line.startswith("flags")), "")
+    return digest_bytes("\n".join([digest_file(SOURCE), *COMPILE, version, flags]).encode())
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""

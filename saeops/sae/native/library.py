@@ -1,0 +1,176 @@
+"""The compiled kernels as functions on tensors.
+
+Off until `enable` is called; where they cannot be built everything goes on in
+plain torch. Each function takes contiguous fp32 CPU tensors and int32 indices,
+which `for_tensors` checks; what each computes is documented where it is used.
+
+# T token, R row, D width, F latent, N entry, K kept a row
+"""
+
+import ctypes
+from ctypes import c_float, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saeops.sae.native.build import NotBuilt, build
+
+SIGNATURES: dict[str, tuple[type, ...]] = {
+    "topk": (c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p),
+    "count_above": (c_void_p, c_int64, c_int64, c_void_p, c_void_p),
+    "fill_above": (c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p),
+    "by_latent": (c_void_p, c_int64, c_int64, c_void_p, c_void_p),
+    "sum_by_row": (c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_void_p),
+    "sum_by_latent": (*(c_void_p,) * 5, c_int64, c_int64, c_void_p, c_void_p),
+    "dot": (*(c_void_p,) * 4, c_int64, c_int64, c_void_p),
+    "reconstruct": (*(c_void_p,) * 6, c_int64, c_int64, c_void_p, c_void_p, c_void_p),
+    "squared_norms": (c_void_p, c_void_p, c_int64, c_int64, c_void_p),
+    "adam": (*(c_void_p,) * 4, c_int64, c_int64, *(c_float,) * 4, c_int64, c_float, c_int32),
+}
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What `Library.reconstruct` gives."""
+
+    residual_RD: Float[Tensor, "R D"]
+    along: Float[Tensor, " N"]
+    """residual · W[latent] of each entry."""
+    squared_R: Float[Tensor, " R"]
+
+
+class Library:
+    """The functions of one compiled file."""
+
+    def __init__(self, path: Path) -> None:
+        handle = ctypes.CDLL(str(path))
+        self._calls = {}
+        for name, types in SIGNATURES.items():
+            call = getattr(handle, f"saeops_{name}")
+            call.argtypes, call.restype = types, None
+            self._calls[name] = call
+
+    def topk(
+        self, pre_TF: Float[Tensor, "T F"], k: int, value_TK: Float[Tensor, "T K"], latent_TK: Int[Tensor, "T K"]
+    ) -> None:
+        """The k largest of each row in order of latent, into two tensors."""
+        self._call("topk", pre_TF, *pre_TF.shape, k, latent_TK, value_TK)
+
+    def count_above(self, pre_TF: Float[Tensor, "T F"], floor: Float[Tensor, " F"]) -> Int[Tensor, " T"]:
+        """Values of each row above the floors."""
+        count = torch.empty(len(pre_TF), dtype=torch.int32)
+        self._call("count_above", pre_TF, *pre_TF.shape, floor, count)
+        return count
+
+    def fill_above(
+        self,
+        pre_TF: Float[Tensor, "T F"],
+        floor: Float[Tensor, " F"],
+        offsets: Int[Tensor, " T+1"],
+        latent: Int[Tensor, " N"],
+        value: Float[Tensor, " N"],
+    ) -> None:
+        """These values and their latents, row by row."""
+        self._call("fill_above", pre_TF, *pre_TF.shape, floor, offsets, latent, value)
+
+    def by_latent(self, latent: Int[Tensor, " N"], n_latents: int) -> tuple[Tensor, Tensor]:
+        """Order and offsets of the entries sorted by latent."""
+        order = torch.empty(len(latent), dtype=torch.int32)
+        offsets = torch.empty(n_latents + 1, dtype=torch.int32)
+        self._call("by_latent", latent, len(latent), n_latents, offsets, order)
+        return order, offsets
+
+    def sum_by_row(
+        self, offsets: Tensor, latent: Tensor, weight: Tensor, rows_FD: Float[Tensor, "F D"]
+    ) -> Float[Tensor, "R D"]:
+        """Σ over a row's entries of weight · rows[latent]."""
+        out = rows_FD.new_empty(len(offsets) - 1, rows_FD.shape[1])
+        self._call("sum_by_row", offsets, latent, weight, rows_FD, *out.shape, out)
+        return out
+
+    def sum_by_latent(
+        self, offsets: Tensor, order: Tensor, row: Tensor, weight: Tensor, rows_RD: Float[Tensor, "R D"]
+    ) -> tuple[Tensor, Tensor]:
+        """Σ over a latent's entries of weight · rows[row], and of weight."""
+        out = rows_RD.new_empty(len(offsets) - 1, rows_RD.shape[1])
+        total = rows_RD.new_empty(len(out))
+        self._call("sum_by_latent", offsets, order, row, weight, rows_RD, *out.shape, out, total)
+        return out, total
+
+    def dot(
+        self, offsets: Tensor, latent: Tensor, rows_RD: Float[Tensor, "R D"], rows_FD: Float[Tensor, "F D"]
+    ) -> Float[Tensor, " N"]:
+        """rows_R[row] · rows_F[latent] of each entry."""
+        out = rows_RD.new_empty(len(latent))
+        self._call("dot", offsets, latent, rows_RD, rows_FD, *rows_RD.shape, out)
+        return out
+
+    def reconstruct(
+        self, offsets: Tensor, latent: Tensor, value: Tensor, W_FD: Tensor, b: Tensor, y_RD: Tensor
+    ) -> Residual:
+        """y − Σ value · W[latent] − b, its squares, and its product with each entry's row."""
+        made = Residual(torch.empty_like(y_RD), torch.empty_like(value), y_RD.new_empty(len(y_RD)))
+        outputs = (made.residual_RD, made.along, made.squared_R)
+        self._call("reconstruct", offsets, latent, value, W_FD, b, y_RD, *y_RD.shape, *outputs)
+        return made
+
+    def squared_norms(self, gradient: Tensor, unit_rows: Tensor | None) -> Float[Tensor, " F"]:
+        """‖gradient‖² of each row, without its part along a unit row where these are given."""
+        gradient_FD = gradient.view(-1, gradient.shape[-1])
+        out = gradient.new_empty(len(gradient_FD))
+        self._call("squared_norms", gradient, unit_rows, *gradient_FD.shape, out)
+        return out
+
+    def adam(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        first: Tensor,
+        second: Tensor,
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        step: int,
+        scale: float,
+        unit_rows: bool,
+    ) -> None:
+        """One step of Adam in place, and of the constraint on unit rows."""
+        rows, width = parameter.view(-1, parameter.shape[-1]).shape
+        tensors = (parameter, gradient, first, second)
+        self._call("adam", *tensors, rows, width, lr, *betas, eps, step, scale, int(unit_rows))
+
+    def _call(self, name: str, *arguments: Tensor | float | None) -> None:
+        self._calls[name](*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+
+
+_library: Library | None = None
+
+
+def enable(folder: Path) -> Library | NotBuilt:
+    """Use compiled kernels from now on in this process, from `folder`, where they are built if need be."""
+    global _library
+    if _library is None:
+        built = build(folder)
+        if isinstance(built, NotBuilt):
+            return built
+        try:
+            _library = Library(built)
+        except OSError as error:
+            return NotBuilt(f"{built.name} cannot be loaded: {error}")
+    return _library
+
+
+def disable() -> None:
+    """Go back to plain torch."""
+    global _library
+    _library = None
+
+
+def for_tensors(*tensors: Tensor) -> Library | None:
+    """The kernels, if they are enabled and can take these tensors: fp32, contiguous, on the CPU."""
+    fits = all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
+    return _library if fits else None
