@@ -1,12 +1,15 @@
 """ReLU with an L1 penalty weighed by decoder norm (Scaling Monosemanticity, 2024, methods).
 
-# T token, D d_model (E of the target), F latent
+# T token, D d_model (E of the target), F latent, N entry
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from saeops.sae.dense import Part, few_fire, in_chunks
+from saeops.sae.select import encode_above
+from saeops.sae.sparse import encode_at, reconstruct_at
 from saeops.sae.trainable import Outcome, Shape, TrainableSae
 from saeops.sae.variants import ReluL1
 
@@ -35,20 +38,48 @@ class ReluL1Sae(TrainableSae):
         dead: Bool[Tensor, " F"],  # noqa: ARG002
         progress: float,
     ) -> Outcome:
-        f_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t()).relu()
-        error_TE = y_TE - torch.addmm(self.b_dec, f_TF, self.W_dec_FE)
-        mse = error_TE.square().mean()
-        # Σ over latents of (Σ over tokens of f)·‖d‖ needs no second T × F tensor.
-        penalty = (f_TF.sum(0) @ self.W_dec_FE.norm(dim=1)) / y_TE.numel()
-        fires_TF = f_TF.detach() > 0
+        coefficient = warmed_up(self.variant.l1_coefficient, self.variant.l1_warmup_fraction, progress)
+        if few_fire(x_TD, self.W_enc_FD, self.b_enc, 0.0):
+            part = self._sparse(x_TD, y_TE, coefficient)
+        else:
+            part = in_chunks(
+                lambda x, y: self._dense(x, y, coefficient),
+                x_TD,
+                y_TE,
+                parameters=list(self.parameters()),
+                n_latents=len(self.b_enc),
+            )
+        figures, size = part.figures, y_TE.numel()
         return Outcome(
-            mse + self._coefficient(progress) * penalty,
-            mse.detach(),
-            penalty.detach(),
-            fires_TF.sum() / len(x_TD),
-            fires_TF.any(0),
+            part.loss / size,
+            figures["squared_error"] / size,
+            figures["penalty"] / size,
+            figures["fires_F"].sum() / len(x_TD),
+            figures["fires_F"] > 0,
         )
 
-    def _coefficient(self, progress: float) -> float:
-        warmup = self.variant.l1_warmup_fraction
-        return self.variant.l1_coefficient * (min(1.0, progress / warmup) if warmup else 1.0)
+    def _dense(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], coefficient: float) -> Part:
+        f_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t()).relu()
+        squared_error = (y_TE - torch.addmm(self.b_dec, f_TF, self.W_dec_FE)).square().sum()
+        # Σ over latents of (Σ over tokens of f)·‖d‖ needs no second T × F tensor.
+        penalty = f_TF.sum(0) @ self.W_dec_FE.norm(dim=1)
+        return _part(squared_error, penalty, coefficient, (f_TF.detach() > 0).sum(0))
+
+    def _sparse(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], coefficient: float) -> Part:
+        found = encode_above(x_TD, self.W_enc_FD, self.b_enc, 0.0)
+        pattern = found.pattern
+        value = encode_at(x_TD, self.W_enc_FD, self.b_enc, pre=found.pre, pattern=pattern)
+        made = reconstruct_at(value, self.W_dec_FE, self.b_dec, y_TE, pattern)
+        penalty = value @ self.W_dec_FE.norm(dim=1).index_select(0, pattern.latent)
+        fires_F = torch.bincount(pattern.latent, minlength=pattern.n_latents)
+        return _part(made.squared_error, penalty, coefficient, fires_F)
+
+
+def warmed_up(coefficient: float, fraction: float, progress: float) -> float:
+    """The coefficient as it grows from 0 over the first share of training."""
+    return coefficient * (min(1.0, progress / fraction) if fraction else 1.0)
+
+
+def _part(squared_error: Tensor, penalty: Tensor, coefficient: float, fires_F: Tensor) -> Part:
+    figures = {"squared_error": squared_error.detach(), "penalty": penalty.detach(), "fires_F": fires_F}
+    return Part(squared_error + coefficient * penalty, figures)
