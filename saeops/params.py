@@ -7,7 +7,7 @@ write it, every verb and `dvc repro` read it.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, assert_never
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -24,7 +24,7 @@ from saeops.labelling.config import LabelConfig
 from saeops.promotion.policy import PromotePolicy
 from saeops.refs import DictionaryName, Site
 from saeops.review.config import ReviewConfig
-from saeops.sae.variants import ReluL1, TopK
+from saeops.sae.variants import BatchTopK, Gated, JumpReLU, Matryoshka, ReluL1, TargetL0, TopK, Variant
 from saeops.training.config import TrainingConfig
 
 PARAMS_FILE = "params.yaml"
@@ -102,11 +102,30 @@ class TopKTrain(TrainingConfig, TopK):
     """Training a TopK SAE."""
 
 
+class BatchTopKTrain(TrainingConfig, BatchTopK):
+    """Training a BatchTopK SAE."""
+
+
+class JumpReLUTrain(TrainingConfig, JumpReLU):
+    """Training a JumpReLU SAE."""
+
+
+class GatedTrain(TrainingConfig, Gated):
+    """Training a gated SAE."""
+
+
+class MatryoshkaTrain(TrainingConfig, Matryoshka):
+    """Training a Matryoshka BatchTopK SAE."""
+
+
 class ReluL1Train(TrainingConfig, ReluL1):
     """Training a ReLU-L1 SAE."""
 
 
-TrainParams = Annotated[TopKTrain | ReluL1Train, Field(discriminator="variant")]
+TrainParams = Annotated[
+    TopKTrain | BatchTopKTrain | JumpReLUTrain | GatedTrain | MatryoshkaTrain | ReluL1Train,
+    Field(discriminator="variant"),
+]
 
 
 class Params(Frozen):
@@ -251,7 +270,7 @@ def check_against_model(params: Params, *, d_model: int) -> int:
     """d_sae for this model's width.
 
     Raises:
-        ParamsInvalid: d_sae is not a whole number, or k does not fit in it.
+        ParamsInvalid: d_sae is not a whole number, or what the variant asks for does not fit in it.
     """
     train = params.train
     exact = train.expansion_factor * d_model
@@ -259,11 +278,32 @@ def check_against_model(params: Params, *, d_model: int) -> int:
     faults = []
     if d_sae < 1 or abs(exact - d_sae) > 1e-6:
         faults.append(("train.expansion_factor", f"times d_model {d_model} is {exact:g}, not a whole number"))
-    elif isinstance(train, TopKTrain) and train.k > d_sae:
-        faults.append(("train.k", f"must be ≤ d_sae ({train.k} > {d_sae})"))
+    else:
+        faults += _misfits(train, d_sae)
     if faults:
         raise ParamsInvalid(faults)
     return d_sae
+
+
+def _misfits(variant: Variant, d_sae: int) -> Sequence[tuple[str, str]]:
+    """What of a variant does not fit in a dictionary of this size."""
+    faults = []
+    match variant:
+        case TopK() | BatchTopK() | Matryoshka():
+            if variant.k > d_sae:
+                faults.append(("train.k", f"must be ≤ d_sae ({variant.k} > {d_sae})"))
+        case JumpReLU(sparsity=TargetL0(target=target)):
+            if target > d_sae:
+                faults.append(("train.sparsity.target", f"must be ≤ d_sae ({target:g} > {d_sae})"))
+        case JumpReLU() | Gated() | ReluL1():
+            pass
+        case _:
+            assert_never(variant)
+    if isinstance(variant, Matryoshka):
+        sizes = variant.sizes(d_sae)
+        if sizes[0] < 1 or len(set(sizes)) < len(sizes):
+            faults.append(("train.prefixes", f"each must hold latents of its own; of {d_sae} they hold {sizes}"))
+    return faults
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -278,7 +318,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 T = TypeVar("T", bound=Frozen)
 
-_UNION_TAGS = {"topk", "relu_l1"}
+_UNION_TAGS = {"topk", "batch_topk", "jumprelu", "gated", "matryoshka", "relu_l1", "target_l0", "l0_penalty"}
 
 
 def _validated(model: type[T], values: Mapping[str, Any], *, source: str) -> T:

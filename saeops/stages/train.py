@@ -17,6 +17,7 @@ from saeops.ports import Watch
 from saeops.refs import Ref, Workspace
 from saeops.sae.canonical import Sae, SaeMeta
 from saeops.sae.folding import fold
+from saeops.sae.variants import TopK
 from saeops.sealed import Sealed, kept, seal
 from saeops.tables import write_table
 from saeops.training.checkpoint import CheckpointFolder
@@ -140,7 +141,7 @@ def meta_of(params: Params, acts: ActivationSet, d_sae: int) -> SaeMeta:
         site=site,
         d_model=acts.width(site),
         d_sae=d_sae,
-        k=getattr(params.train, "k", None),
+        k=params.train.k if isinstance(params.train, TopK) else None,
         model=acts.model,
         policy=acts.policy,
         norm_limit=acts.norm_limit(site),
