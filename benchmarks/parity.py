@@ -34,7 +34,7 @@ from saeops.sae.formats.folding import Imported
 D, F, K, T = 48, 256, 8, 512
 SITE = "blocks.10.resid_post"
 TOLERANCE = 1e-4
-"""Largest difference relative to the largest value. fp32 sums of 256 terms in another order differ by some 1e-6."""
+"""Largest difference relative to the largest value; fp32 sums in another order differ by some 1e-6."""
 PACKAGES = ("sae-lens", "eai-sparsify", "dictionary-learning", "torch")
 
 
@@ -281,6 +281,13 @@ def canonical(kind: str, *, apply_b_dec: bool) -> Sae:
     return Sae.of(tensors, meta)
 
 
+def written(files: dict[str, bytes], folder: Path) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
 @torch.no_grad()
 def export_cases(folder: Path) -> Iterator[Row]:
     import sae_lens as lens
@@ -290,14 +297,16 @@ def export_cases(folder: Path) -> Iterator[Row]:
     from dictionary_learning.utils import load_dictionary
 
     def through_saelens(sae: Sae, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        loaded = lens.SAE.load_from_disk(saelens.write(sae, folder / "saelens"))
+        loaded = lens.SAE.load_from_disk(written(saelens.files_of(sae), folder / "saelens"))
         return loaded.encode(x_TD), loaded(x_TD)
 
     def through_sparsify(sae: Sae, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        return _sparsify_forward(SparseCoder.load_from_disk(sparsify.write(sae, folder)), x_TD)
+        files = sparsify.files_of(sae)
+        return _sparsify_forward(SparseCoder.load_from_disk(written(files, folder) / "layers.10"), x_TD)
 
     def through_dictionary_learning(sae: Sae, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        loaded, _ = load_dictionary(str(dictionary_learning.write(sae, folder / "dictionary_learning")), "cpu")
+        files = dictionary_learning.files_of(sae)
+        loaded, _ = load_dictionary(str(written(files, folder / "dictionary_learning")), "cpu")
         return loaded.encode(x_TD), loaded(x_TD)
 
     ways: list[tuple[str, Callable[[Sae, Tensor], tuple[Tensor, Tensor]]]] = [

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from saeops.promotion.protocol import Author
     from saeops.promotion.verdict import Verdict
     from saeops.review.ledger import LedgerEntry
+    from saeops.sae.formats.names import Format
     from saeops.stages.diagnose import Diagnosed
+    from saeops.stages.foreign import Exported
     from saeops.stages.review import Review
     from saeops.stages.walk import Moved, Registry
 
@@ -170,6 +172,29 @@ class Services:
 
         with self._watching("bundle", params) as watch:
             return bundle.run(params, self.space, watch=watch)
+
+    def import_sae(
+        self, params: Params, folder: Path, *, format: "Format | None", site: str | None, force: bool
+    ) -> Ref:
+        """Another library's SAE in the place of a trained one."""
+        from saeops.stages import foreign
+
+        with self._watching("import", params) as watch:
+            return foreign.import_sae(folder, self.space, format=format, site=site, force=force, watch=watch)
+
+    def export_sae(self, format: "Format", *, to: Path | None, reference: str | None, force: bool) -> "Exported":
+        """The local SAE, or that of a dictionary that `reference` means, as another library keeps it."""
+        from saeops.sae.canonical import Sae
+        from saeops.sealed import verify
+        from saeops.stages import foreign, load
+
+        if reference is None:
+            verify(self.space.sae, kind="sae", made_by="saeops train")
+            sae = Sae.load(self.space.sae)
+        else:
+            sae = load.run(reference, store=self.store, cache=self.settings.cache).sae
+        folder = to or self.settings.root / "artifacts" / "export" / format
+        return foreign.export_sae(sae, folder, format=format, force=force)
 
     @contextmanager
     def _watching(self, stage: str, params: Params) -> Iterator[Watch]:

@@ -26,7 +26,7 @@ app = typer.Typer(
         "6 something outside does not answer."
     ),
 )
-STAGES, PEOPLE, REGISTRY, HELP = "Stages", "People", "Registry", "Look and check"
+STAGES, FOREIGN, PEOPLE, REGISTRY, HELP = "Stages", "Other libraries", "People", "Registry", "Look and check"
 
 review_app = typer.Typer(no_args_is_help=True, help="What people look at before a promotion.")
 app.add_typer(review_app, name="review", rich_help_panel=PEOPLE)

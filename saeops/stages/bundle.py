@@ -17,6 +17,7 @@ from saeops.errors import ModelMismatch
 from saeops.params import Params
 from saeops.ports import Watch
 from saeops.refs import Ref, Workspace
+from saeops.sae.canonical import META, SaeMeta
 from saeops.sealed import Sealed, kept, open_sealed, verify
 
 MADE_BY = {
@@ -113,10 +114,12 @@ def _provenance(params: Params, space: Workspace, parts: Mapping[str, Sealed]) -
 def _summary(params: Params, parts: Mapping[str, Sealed]) -> dict[str, Any]:
     labels = pd.read_parquet(parts["labels"].path / "labels.parquet", columns=["chosen", "text", "confidence"])
     chosen = labels[labels["chosen"] & labels["text"].notna()]
+    # An imported SAE is not the one that the train section describes.
+    sae = SaeMeta.model_validate_json((parts["sae"].path / META).read_bytes())
     return {
         "name": params.name,
-        "site": params.train.site,
-        "variant": params.train.variant,
+        "site": sae.site,
+        "variant": sae.variant,
         "labelled": len(chosen),
         "trusted": int((chosen["confidence"] >= params.promote.trusted_confidence).sum()),
     }

@@ -16,7 +16,6 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from saeops.files import write_atomic
 from saeops.refs import parse_site
 from saeops.sae.canonical import Sae
 from saeops.sae.formats.folding import ForeignWeights, Imported, gated, with_b_dec_on_input
@@ -204,8 +203,8 @@ def site_of(submodule_name: str) -> str | None:
     return f"blocks.{match[2]}.{_KINDS[match[1]]}" if match and match[1] in _KINDS else None
 
 
-def write(sae: Sae, folder: Path) -> Path:
-    """Write a folder that `load_dictionary` reads: AutoEncoderTopK, JumpReluAutoEncoder or AutoEncoder.
+def files_of(sae: Sae) -> dict[str, bytes]:
+    """The files of a folder that `load_dictionary` reads: AutoEncoderTopK, JumpReluAutoEncoder or AutoEncoder.
 
     `ae.pt` is torch's own archive of plain tensors, as the library wants it.
     """
@@ -224,10 +223,8 @@ def write(sae: Sae, folder: Path) -> Path:
     }
     buffer = io.BytesIO()
     torch.save({name: tensor.cpu().contiguous() for name, tensor in state.items()}, buffer)
-    write_atomic(folder / WEIGHTS, buffer.getvalue())
     config = json.dumps({"trainer": trainer, "buffer": {}}, indent=1, sort_keys=True)
-    write_atomic(folder / CONFIG, config.encode() + b"\n")
-    return folder
+    return {WEIGHTS: buffer.getvalue(), CONFIG: config.encode() + b"\n"}
 
 
 def _state(sae: Sae) -> tuple[Class, dict[str, Tensor]]:

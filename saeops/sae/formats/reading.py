@@ -39,10 +39,10 @@ def refusing(reasons: Mapping[object, str]) -> BeforeValidator:
 
 
 class Faults:
-    """What is wrong with a folder, gathered until somebody asks."""
+    """What is wrong with a folder (or an SAE), gathered until somebody asks."""
 
-    def __init__(self, folder: Path, format: str) -> None:
-        self._folder, self._format = folder, format
+    def __init__(self, subject: Path | str, format: str) -> None:
+        self._subject, self._format = subject, format
         self._found: list[tuple[str, str]] = []
 
     def add(self, where: str, what: str) -> None:
@@ -51,7 +51,7 @@ class Faults:
 
     def error(self) -> ForeignFormat:
         """All that was found, as one error."""
-        return ForeignFormat(self._found, source=f"{self._folder} as {self._format}")
+        return ForeignFormat(self._found, source=f"{self._subject} as {self._format}")
 
     def stop(self) -> None:
         """Go on only if nothing was found.
@@ -72,9 +72,7 @@ def read_config(path: Path, model: type[Config], faults: Faults) -> Config | Non
     except ValidationError as error:
         for each in error.errors():
             where = ": ".join([path.name, ".".join(map(str, each["loc"]))]).removesuffix(": ")
-            what = each["msg"].removeprefix("Value error, ")
-            got = "" if each["type"] in ("missing", "value_error", "json_invalid") else f" (got {each['input']!r})"
-            faults.add(where, what + got)
+            faults.add(where, _what(each["type"], each["msg"], each["input"]))
     return None
 
 
@@ -168,6 +166,15 @@ def sides_of(tensors: Mapping[str, Tensor], name: str, file: str, faults: Faults
         faults.add(f"{file}: {name}", f"{found}; a matrix belongs there")
         return None
     return matrix.shape[0], matrix.shape[1]
+
+
+def _what(kind: str, message: str, value: object) -> str:
+    """pydantic's words, in the voice of the other faults."""
+    if kind == "missing":
+        return "missing"
+    if kind in ("value_error", "json_invalid"):
+        return message.removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]} (got {value!r})"
 
 
 def _unreadable(error: OSError) -> str:

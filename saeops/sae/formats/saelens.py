@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 from safetensors.torch import save
 
-from saeops.files import write_atomic
 from saeops.refs import parse_site
 from saeops.sae.canonical import Sae
 from saeops.sae.formats.folding import ForeignWeights, Imported, gated
@@ -184,8 +183,8 @@ def hook_of(site: str) -> str:
     return f"blocks.{block}.{hook}"
 
 
-def write(sae: Sae, folder: Path) -> Path:
-    """Write a folder that `SAE.load_from_disk` reads; equal SAEs give equal bytes."""
+def files_of(sae: Sae) -> dict[str, bytes]:
+    """The files of a folder that `SAE.load_from_disk` reads; equal SAEs give equal bytes."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sae.tensors().items()}
     config: dict[str, Any] = {
         "architecture": "jumprelu" if sae.threshold is not None else "standard",
@@ -211,6 +210,4 @@ def write(sae: Sae, folder: Path) -> Path:
         # A canonical SAE with k looks at no threshold, and its rows have unit norm already.
         tensors.pop("threshold", None)
         config |= {"architecture": "topk", "k": sae.k, "rescale_acts_by_decoder_norm": False}
-    write_atomic(folder / WEIGHTS, save(tensors))
-    write_atomic(folder / CONFIG, json.dumps(config, indent=1, sort_keys=True).encode() + b"\n")
-    return folder
+    return {WEIGHTS: save(tensors), CONFIG: json.dumps(config, indent=1, sort_keys=True).encode() + b"\n"}

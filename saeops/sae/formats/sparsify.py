@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 from pydantic import NonNegativeInt, PositiveInt
 from safetensors.torch import save
 
-from saeops.files import write_atomic
 from saeops.refs import parse_site
 from saeops.sae.canonical import Sae
 from saeops.sae.formats.folding import ForeignWeights, Imported, with_b_dec_on_input
@@ -107,13 +106,13 @@ def hookpoint_of(site: str) -> str | None:
             return None
 
 
-def write(sae: Sae, folder: Path) -> Path:
-    """Write `folder/{hookpoint}`, which `SparseCoder.load_from_disk` reads; equal SAEs give equal bytes.
+def files_of(sae: Sae) -> dict[str, bytes]:
+    """The files of `{hookpoint}/`, which `SparseCoder.load_from_disk` reads; equal SAEs give equal bytes.
 
     Raises:
         ForeignFormat: an SAE without k, or at a site that is no module's output.
     """
-    faults = Faults(folder, "sparsify")
+    faults = Faults(f"the {sae.meta.variant} SAE", "sparsify")
     hookpoint = hookpoint_of(sae.meta.site)
     if sae.k is None:
         faults.add("sae.json: k", "sparsify knows top-k SAEs only; this one fires by threshold")
@@ -139,7 +138,6 @@ def write(sae: Sae, folder: Path) -> Path:
         "skip_connection": False,
         "transcode": False,
     }
-    target = folder / hookpoint
-    write_atomic(target / WEIGHTS, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
-    write_atomic(target / CONFIG, json.dumps(config, indent=1, sort_keys=True).encode() + b"\n")
-    return target
+    weights = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+    text = json.dumps(config, indent=1, sort_keys=True) + "\n"
+    return {f"{hookpoint}/{WEIGHTS}": weights, f"{hookpoint}/{CONFIG}": text.encode()}

@@ -1,0 +1,52 @@
+"""To and from other libraries."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saeops.cli.app import FOREIGN, app
+from saeops.cli.options import Json, Root, open_services
+from saeops.cli.show import say_json
+from saeops.params import load_params
+from saeops.sae.formats.names import Format
+
+Force = Annotated[bool, typer.Option("--force", help="Replace what stands there.")]
+
+
+@app.command("import", rich_help_panel=FOREIGN)
+def import_(
+    path: Annotated[Path, typer.Argument(help="The folder that holds the other library's files.")],
+    format: Annotated[Format | None, typer.Option(help="Whose files they are.")] = None,
+    site: Annotated[str | None, typer.Option(help="Where it reads, where its files do not tell.")] = None,
+    force: Force = False,
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Put another library's SAE in artifacts/sae, in the place of a trained one."""
+    services = open_services(root, quiet=as_json)
+    ref = services.import_sae(load_params(root), path, format=format, site=site, force=force)
+    if as_json:
+        say_json({"kind": ref.kind, "digest": ref.digest, "path": str(ref.path)})
+    else:
+        typer.echo(f"{ref.kind} {ref.digest[:16]} in {ref.path}\nnext: saeops diagnose")
+
+
+@app.command(rich_help_panel=FOREIGN)
+def export(
+    format: Annotated[Format, typer.Option(help="For which library.")],
+    to: Annotated[Path | None, typer.Option(help="Folder; artifacts/export/FORMAT otherwise.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="NAME@champion, a digest, a bundle's folder; artifacts/sae otherwise."),
+    ] = None,
+    force: Force = False,
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write an SAE as another library keeps it."""
+    made = open_services(root, quiet=as_json).export_sae(format, to=to, reference=source, force=force)
+    if as_json:
+        say_json(made.to_json())
+    else:
+        typer.echo(f"{' and '.join(made.files)} in {made.path}")
