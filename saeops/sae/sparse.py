@@ -148,7 +148,9 @@ class _Decode(torch.autograd.Function):
         value, W_dec_FD = ctx.saved_tensors
         grad_RD = grad_RD.contiguous()
         grad_value = ctx.pattern.dot(grad_RD, W_dec_FD)
-        return grad_value, ctx.pattern.sum_by_latent(grad_RD, value).rows_FD, None
+        # A decoder may be frozen: a gated SAE's is, where its gate is taught.
+        rows_FD = ctx.pattern.sum_by_latent(grad_RD, value).rows_FD if ctx.needs_input_grad[1] else None
+        return grad_value, rows_FD, None
 
 
 def encode_at(
@@ -217,6 +219,8 @@ class _Reconstruct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _residual: Tensor) -> tuple[Tensor | None, ...]:
         value, residual_RD, along = ctx.saved_tensors
         slope = -2 * grad
+        if not ctx.needs_input_grad[1]:
+            return along * slope, None, residual_RD.sum(0) * slope, None, None
         rows_FD = ctx.pattern.sum_by_latent(residual_RD, value * slope).rows_FD
         return along * slope, rows_FD, residual_RD.sum(0) * slope, None, None
 
