@@ -6,6 +6,7 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 │   ├── ModelUnavailable            a model reference that cannot be resolved or loaded
 │   ├── ModelMismatch               data made from one model, used with another
 │   ├── SiteUnknown                 a site the model does not have
+│   ├── CheckpointMismatch          a checkpoint of another variant, other params or other data
 │   ├── CorpusMissing               a corpus that is not there, or holds no text
 │   ├── CorpusTooSmall              too few documents for the splits
 │   ├── StageMissing                a stage whose input has not been made yet
@@ -21,6 +22,7 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 ├── LostRace                     4  somebody else moved the champion first
 ├── IntegrityError               5  bytes are not what they were
 │   ├── FolderDamaged               a sealed folder with a changed, missing or extra file
+│   ├── SitesUnpaired               two sites of a set that do not hold the same tokens
 │   ├── FormatUnknown               a format version that this saeops does not read
 │   ├── CheckpointDamaged           no checkpoint can be trusted
 │   ├── JournalBroken               the promotion journal has a gap or an edited entry
@@ -28,6 +30,7 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 └── Unavailable                  6  something outside does not answer
     ├── StoreUnreachable            the object store does not answer
     ├── StoreDenied                 the object store answers, and says no
+    ├── MemoryShort                 more memory is needed than the machine has
     ├── DiskFull                    no room left; what is finished is kept
     ├── TrackerUnreachable          MLflow does not answer
     ├── SchedulerUnreachable        Prefect's server does not start or answer
@@ -90,6 +93,10 @@ class ModelMismatch(UsageError):
 
 class SiteUnknown(UsageError):
     """A site the model does not have."""
+
+
+class CheckpointMismatch(UsageError):
+    """A checkpoint of another variant, other params or other data."""
 
 
 class CorpusMissing(UsageError):
@@ -172,6 +179,10 @@ class FolderDamaged(IntegrityError):
     """A sealed folder with a changed, missing or extra file."""
 
 
+class SitesUnpaired(IntegrityError):
+    """Two sites of a set that do not hold the same tokens."""
+
+
 class FormatUnknown(IntegrityError):
     """A format version that this saeops does not read."""
 
@@ -200,6 +211,10 @@ class StoreUnreachable(Unavailable):
 
 class StoreDenied(Unavailable):
     """The object store answers, and says no."""
+
+
+class MemoryShort(Unavailable):
+    """More memory is needed than the machine has."""
 
 
 class DiskFull(Unavailable):

@@ -26,6 +26,20 @@ def parse_site(text: str) -> tuple[int, SiteKind]:
     return int(match[1]), match[2]  # type: ignore[return-value]
 
 
+_FORWARD: tuple[SiteKind, ...] = ("attn_out", "mlp_hidden", "mlp_out", "resid_post")
+
+
+def reached(site: str) -> tuple[int, int]:
+    """When a forward pass comes by a site: what comes later compares greater."""
+    block, kind = parse_site(site)
+    return block, _FORWARD.index(kind)
+
+
+def writes_to_residual(site: str) -> bool:
+    """Whether directions at the site are directions of the residual stream."""
+    return parse_site(site)[1] != "mlp_hidden"
+
+
 def _check_site(text: str) -> str:
     parse_site(text)
     return text

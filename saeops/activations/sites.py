@@ -3,9 +3,11 @@
 A site's value is what the block adds to the residual stream (`attn_out`, `mlp_out`), the stream
 after the block (`resid_post`), or the input of the MLP's down projection (`mlp_hidden`). Models
 whose blocks normalise a branch's output before adding it (Gemma 2 and 3) are read after that norm.
+
+# B window, W position in a window, D width of the input, E width of the target
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +23,48 @@ ATTENTION_POST_NORM = ("post_attention_layernorm",)
 MLP_POST_NORM = ("post_feedforward_layernorm",)
 FINAL_NORM = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 KINDS: tuple[SiteKind, ...] = ("resid_post", "attn_out", "mlp_out", "mlp_hidden")
+
+Edit = Callable[[Tensor], Tensor]
+"""What replaces one site's activations during a forward pass."""
+PairEdit = Callable[[Tensor, Tensor], Tensor]
+"""(x_BWD, y_BWE) → y_BWE: what replaces the target site's activations, given those at both sites."""
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Where an SAE reads, and where what it gives back belongs."""
+
+    input: str
+    target: str
+
+    @classmethod
+    def of(cls, site: str, target_site: str | None) -> "Sites":
+        """No target site: an autoencoder, which gives back what it reads."""
+        return cls(site, target_site or site)
+
+    @property
+    def transcodes(self) -> bool:
+        """Whether the target is another site than the input."""
+        return self.target != self.input
+
+    def __str__(self) -> str:
+        return f"{self.input} → {self.target}" if self.transcodes else self.input
+
+    def edits(self, edit: PairEdit) -> dict[str, Edit]:
+        """The edits of one forward pass that let `edit` see the input site and change the target site.
+
+        The input site must come first in the pass; it is only looked at.
+        """
+        if not self.transcodes:
+            return {self.target: lambda x_BWD: edit(x_BWD, x_BWD)}
+        seen: list[Tensor] = []
+
+        def look(x_BWD: Tensor) -> Tensor:
+            # A copy: later modules may write into this memory.
+            seen.append(x_BWD.clone())
+            return x_BWD
+
+        return {self.input: look, self.target: lambda y_BWE: edit(seen.pop(), y_BWE)}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The training scale is folded in, decoder rows have unit norm (so a latent's
 activation is the length it adds, in the model's own units), and everything is
 fp32. Format: docs/formats/sae.md.
 
-# T token, D d_model, F latent
+# T token, D d_model, E width of the output (D in an autoencoder), F latent
 """
 
 import json
@@ -15,13 +15,14 @@ from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from saeops.activations.policy import TokenPolicy
+from saeops.activations.sites import Sites
 from saeops.config import Frozen
 from saeops.errors import FolderDamaged, StageMissing
 from saeops.files import write_atomic
@@ -40,29 +41,55 @@ class SaeMeta(Frozen):
     """Name of the variant that trained it."""
     site: str
     """Where in the model it reads."""
+    target_site: str | None = None
+    """Where what it gives back belongs, for a transcoder; null: an autoencoder, which gives back what it reads."""
     d_model: int
+    """Width at `site`."""
+    d_out: int | None = None
+    """Width at `target_site`; null: d_model."""
     d_sae: int
     k: int | None = None
     """Latents kept a token; null: every latent above its threshold fires."""
     apply_b_dec_to_input: bool = True
-    """Whether b_dec is taken off the input before the encoder."""
+    """Whether b_dec is taken off the input before the encoder; never in a transcoder, where it lives elsewhere."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Identity of the language model."""
     policy: TokenPolicy = TokenPolicy()
     """Which token positions it was trained on, and is meant for."""
     norm_limit: float | None = None
-    """Tokens whose activation norm exceeds this were left out."""
+    """Tokens whose activation norm at `site` exceeds this were left out."""
+    target_norm_limit: float | None = None
+    """The same at `target_site`."""
+
+    @model_validator(mode="after")
+    def _b_dec_is_not_of_the_inputs_space(self) -> Self:
+        if self.target_site is not None and self.apply_b_dec_to_input:
+            raise ValueError("apply_b_dec_to_input must be false where target_site is set")
+        return self
+
+    @property
+    def sites(self) -> Sites:
+        """Where it reads, and where what it gives back belongs."""
+        return Sites.of(self.site, self.target_site)
+
+    @property
+    def width_out(self) -> int:
+        """Width of what it gives back."""
+        return self.d_model if self.d_out is None else self.d_out
 
 
 @dataclass(frozen=True)
 class Sae:
-    """A trained SAE: f = act((x − b_dec) W_enc + b_enc), x̂ = f W_dec + b_dec."""
+    """A trained SAE: f = act((x − b_dec) W_enc + b_enc), ŷ = f W_dec + b_dec.
+
+    ŷ stands for x, or, in a transcoder (where nothing is taken off x), for the activation y at another site.
+    """
 
     W_enc: Float[Tensor, "D F"]
     b_enc: Float[Tensor, " F"]
-    W_dec: Float[Tensor, "F D"]
+    W_dec: Float[Tensor, "F E"]
     """Rows of unit norm."""
-    b_dec: Float[Tensor, " D"]
+    b_dec: Float[Tensor, " E"]
     threshold: Float[Tensor, " F"] | None
     """A latent at or below it does not fire; None: 0."""
     meta: SaeMeta
@@ -100,8 +127,8 @@ class Sae:
         return Codes.from_dense(pre_TF)
 
     @torch.no_grad()
-    def decode(self, codes: Codes) -> Float[Tensor, "T D"]:
-        """The activations that the codes stand for."""
+    def decode(self, codes: Codes) -> Float[Tensor, "T E"]:
+        """The activations that the codes stand for: those read, or a transcoder's at its target site."""
         if len(codes.latent) == 0:
             return self.b_dec.repeat(codes.tokens, 1)
         summed = embedding_bag(
@@ -109,7 +136,7 @@ class Sae:
         )
         return summed + self.b_dec
 
-    def reconstruct(self, x_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+    def reconstruct(self, x_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T E"]:
         """decode(encode(x))."""
         return self.decode(self.encode(x_TD))
 
@@ -150,8 +177,8 @@ class Sae:
 
 
 def _check(tensors: Mapping[str, Tensor], meta: SaeMeta, path: Path) -> None:
-    D, F = meta.d_model, meta.d_sae
-    shapes = {"W_enc": (D, F), "b_enc": (F,), "W_dec": (F, D), "b_dec": (D,), "threshold": (F,)}
+    D, E, F = meta.d_model, meta.width_out, meta.d_sae
+    shapes = {"W_enc": (D, F), "b_enc": (F,), "W_dec": (F, E), "b_dec": (E,), "threshold": (F,)}
     if tensors.keys() | {"threshold"} != shapes.keys():
         raise _damaged(path, f"holds {', '.join(sorted(tensors))}; an SAE has {', '.join(shapes)}")
     for name, tensor in tensors.items():

@@ -1,5 +1,7 @@
 """What every variant's training has in common."""
 
+from typing import Any, Literal
+
 from pydantic import Field
 
 from saeops.config import Frozen
@@ -11,6 +13,8 @@ class TrainingConfig(Frozen):
 
     site: Site = "blocks.10.resid_post"
     """The harvested site to train on."""
+    target_site: Site | None = None
+    """The harvested site to reconstruct, one that comes after `site`: a transcoder; null: an autoencoder."""
     expansion_factor: float = Field(default=8, gt=0)
     """d_sae = expansion_factor × d_model."""
     tokens: int = Field(default=1_500_000, ge=1)
@@ -25,6 +29,8 @@ class TrainingConfig(Frozen):
     """Share of steps at the end over which it falls to 0."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder's and other dense products; weights, moments, thresholds and losses are always float32."""
     buffer_tokens: int = Field(default=131_072, ge=1)
     """Tokens held in memory for shuffling."""
     dead_after_tokens: int = Field(default=200_000, ge=1)
@@ -35,3 +41,5 @@ class TrainingConfig(Frozen):
     """Newest checkpoints kept."""
     log_every_steps: int = Field(default=20, ge=1)
     """Steps between logged metrics."""
+    sweep: tuple[dict[str, Any], ...] = ()
+    """For `saeops sweep`: choices of this section (and seed) by member, each laid over the others here."""
