@@ -118,7 +118,8 @@ def decoder_rows(module: torch.nn.Module) -> Tensor:
 
 
 def ours(imported: Imported, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-    sae = imported.canonical(format="parity", site=SITE)
+    target = "blocks.11.resid_post" if imported.transcoder else None
+    sae = imported.canonical(format="parity", site=SITE, target_site=target)
     return sae.encode(x_TD).dense(), sae.reconstruct(x_TD)
 
 

@@ -1,0 +1,167 @@
+"""saeops: the project's own training step, as `saeops train` makes it.
+
+# T token, D d_model, F latent
+"""
+
+import math
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.contender import LONG_AGO, SILENT, Common, Contender, Reading
+from benchmarks.environment import CHECKOUT
+from benchmarks.recipe import Problem, Recipe
+from benchmarks.same import oracle
+from saeops.sae.canonical import Sae, SaeMeta
+from saeops.sae.folding import Scaling, fold
+from saeops.sae.variants import ReluL1, TopK, Variant
+from saeops.training.checkpoint import CheckpointFolder
+from saeops.training.config import TrainingConfig
+from saeops.training.loop import step
+from saeops.training.pairs import Pair
+from saeops.training.schedule import Schedule
+from saeops.training.state import begin
+
+CPU = torch.device("cpu")
+
+
+class Ours(Contender):
+    """saeops' loop, one step at a time: figures every few steps as always, one checkpoint at the end."""
+
+    library = "saeops"
+
+    def __init__(self, problem: Problem, recipe: Recipe, sample_TD: Tensor) -> None:
+        super().__init__(problem, recipe)
+        self.version = commit()
+        self.variant = variant_of(problem, recipe)
+        self.config = config_of(problem, recipe)
+        self.schedule = Schedule.of(self.config)
+        sample = Pair.same(sample_TD)
+        self.state = begin(self.variant, sample, d_sae=problem.d_sae, seed=problem.seed, device=CPU)
+        self._folder = tempfile.TemporaryDirectory()
+        self._checkpoints = CheckpointFolder(Path(self._folder.name), keep=1)
+        self._folded: Sae | None = None
+
+    def step(self, x_TD: Tensor) -> float:
+        self._folded = None
+        batch = Pair.same(x_TD)
+        done = step(self.state, batch, config=self.config, schedule=self.schedule, checkpoints=self._checkpoints)
+        return math.nan if done.point is None else done.point.loss
+
+    @torch.no_grad()
+    def read(self, x_TD: Tensor, *, training: bool) -> Reading:
+        sae = self.folded()
+        if training and self.problem.variant in ("batch_topk", "matryoshka"):
+            # Over the whole batch; the canonical form holds the threshold instead.
+            common = Common(sae.W_enc, sae.b_enc, sae.W_dec, 0.0)
+            centred_TD = x_TD - sae.b_dec if sae.meta.apply_b_dec_to_input else x_TD
+            reading = oracle(self.problem.variant, common, centred_TD, k=self.problem.k)
+            return Reading(reading.x_hat_TD + sae.b_dec, reading.fires_TF)
+        codes = sae.encode(x_TD)
+        return Reading(sae.decode(codes), codes.dense() > 0)
+
+    def training_fvu(self, x_TD: Tensor) -> float:
+        """From the very forward pass that training differentiates."""
+        pair = self.state.normalisation.apply(Pair.same(x_TD))
+        dead = torch.zeros(self.problem.d_sae, dtype=torch.bool)
+        outcome = self.state.sae.outcome(pair.x_TD, pair.y_TE, dead=dead, progress=0.0)
+        return float(outcome.mse.detach()) / float(pair.y_TE.var(0, correction=0).mean())
+
+    @torch.no_grad()
+    def put(self, weights: Common) -> None:
+        """On s·(x − μ): the bias takes back what centring removed, thresholds grow with the scale."""
+        self._folded = None
+        sae, normalisation = self.state.sae, self.state.normalisation.input
+        scale = normalisation.scale
+        bias = scale * (weights.b_enc + normalisation.mean @ weights.W_enc_DF)
+        sae.W_enc_FD.copy_(weights.W_enc_DF.t())
+        sae.W_dec_FE.copy_(weights.W_dec_FD)
+        sae.b_dec.copy_(-scale * normalisation.mean)
+        put_bias(sae, bias, weights.threshold * scale, self.problem.variant)
+
+    @torch.no_grad()
+    def silence(self, latents: Tensor) -> None:
+        self.state.sae.b_enc[latents] = SILENT
+        self.state.silent.count[latents] = LONG_AGO
+
+    def decoder(self) -> Tensor:
+        return self.state.sae.weights().W_dec_FE
+
+    def settings(self) -> Mapping[str, Any]:
+        shown = (
+            "lr",
+            "warmup_fraction",
+            "decay_fraction",
+            "gradient_clip",
+            "dead_after_tokens",
+            "log_every_steps",
+        )
+        return {
+            **self.variant.model_dump(mode="json"),
+            **{name: getattr(self.config, name) for name in shown},
+            "normalisation": "mean 0, E|x|^2 = d_model",
+        }
+
+    def folded(self) -> Sae:
+        """The canonical form, as it is published."""
+        if self._folded is None:
+            self._folded = folded(self.state, self.problem)
+        return self._folded
+
+
+def folded(state: Any, problem: Problem) -> Sae:
+    """The canonical form of a run."""
+    sides = state.normalisation
+    meta = SaeMeta(
+        variant=problem.variant,
+        site="benchmark",
+        d_model=problem.d_model,
+        d_sae=problem.d_sae,
+        k=problem.k if problem.variant == "topk" else None,
+    )
+    scalings = {
+        side: Scaling(one.mean, one.scale) for side, one in (("input", sides.input), ("target", sides.target))
+    }
+    return fold(state.sae.weights(), meta, **scalings)
+
+
+def put_bias(sae: Any, bias: Tensor, threshold: float, variant: str) -> None:
+    """The encoder's bias, and the threshold by whatever parameter holds it."""
+    sae.b_enc.copy_(bias - threshold if variant == "relu_l1" else bias)
+
+
+def variant_of(problem: Problem, recipe: Recipe) -> Variant:
+    """The variant as a user would write it in params."""
+    match problem.variant:
+        case "topk":
+            return TopK(k=problem.k)
+        case "relu_l1":
+            return ReluL1() if recipe.coefficient is None else ReluL1(l1_coefficient=recipe.coefficient)
+        case _:
+            raise NotImplementedError(problem.variant)
+
+
+def config_of(problem: Problem, recipe: Recipe) -> TrainingConfig:
+    """The loop's params: the project's defaults, and what the recipe changes."""
+    changed = {"lr": recipe.lr, "warmup_fraction": recipe.warmup, "decay_fraction": recipe.decay}
+    return TrainingConfig(
+        tokens=problem.steps * problem.batch,
+        batch_size=problem.batch,
+        checkpoint_every_steps=problem.steps,
+        **{name: value for name, value in changed.items() if value is not None},
+    )
+
+
+@cache
+def commit() -> str:
+    """The checkout's commit, and whether it was changed since."""
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or "unknown"

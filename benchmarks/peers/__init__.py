@@ -1,0 +1,1 @@
+"""Adapters: each builds one library's real training step."""

@@ -1,0 +1,68 @@
+"""docs/performance.md, made from the JSON files of the benchmarks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks import tables
+
+INTRODUCTION = """# Performance
+
+Made by `benchmarks/training.py` from its own measurements: do not edit by hand.
+
+**How the race is run.** Every contender is its library's real training step with its defaults on: clipping,
+decoder constraint, dead-latent counts, schedules. All run on the same activations in one process, taking turns;
+a sample in which other processes used the machine is left out. The first figure is the median, the range is the
+least and the largest clean sample, a ratio is the median over rounds with a 95 % bootstrap interval. The *floor*
+is the dense encoder product of the same shape in the same run: no exact dense encoder is faster.
+
+**The same problem.** Before a race the same weights are put into every contender; it starts only where the same
+batch then gives the same reconstruction within 1e-4 and the same error as a plain dense oracle.
+
+**Loss at equal tokens.** The same tokens in the same order for all; FVU = 1 − EV on tokens held out by document,
+read by each library's own path of inference. `library@key=value` is a library with that change from its defaults.
+"""
+
+
+def page(results: Sequence[Mapping[str, Any]]) -> str:
+    """The whole page."""
+    return "\n\n".join([INTRODUCTION.strip(), *(section(each) for each in results)]) + "\n"
+
+
+def section(result: Mapping[str, Any]) -> str:
+    """One command's results."""
+    body = SECTIONS[result["kind"]](result)
+    command = f"```sh\n{result['command']}\n```"
+    return f"{body}\n\n{command}\n\n{tables.machine_line(result['machine'])}"
+
+
+def _race(result: Mapping[str, Any]) -> str:
+    parts = ["## Speed", f"Activations: {result['tokens']}."]
+    for race in result["races"]:
+        parts += [tables.race_table(race), "The same problem:", tables.same_table(race)]
+    steps = [each for race in result["races"] for each in race["contenders"]]
+    return "\n\n".join([*parts, "What a step does:", tables.settings_list(steps)])
+
+
+def _losses(result: Mapping[str, Any]) -> str:
+    problem = result["problem"]
+    title = (
+        f"D = {problem['d_model']:,}, F = {problem['d_sae']:,}, k = {problem['k']}, batch {problem['batch']:,},"
+        f" {result['trained_tokens']:,} tokens. Activations: {result['tokens']}."
+    )
+    table = tables.loss_table(result["rows"], result["verdicts"])
+    settings = tables.settings_list(result["rows"])
+    return "\n\n".join(["## Loss at equal tokens", title, table, "Recipes:", settings])
+
+
+def _planted(result: Mapping[str, Any]) -> str:
+    one = result["settings"][0]
+    problem = one["problem"]
+    title = (
+        f"{one['n_features']:,} planted features in D = {problem['d_model']:,}, F = {problem['d_sae']:,},"
+        f" {tables.NAMES[problem['variant']]} with k = {problem['k']},"
+        f" {problem['steps'] * problem['batch']:,} tokens; recovered: some decoder row has cosine above 0.9."
+    )
+    return "\n\n".join(["## Planted features", title, tables.planted_table(result["settings"])])
+
+
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {"race": _race, "losses": _losses, "planted": _planted}

@@ -1,0 +1,151 @@
+"""Results as markdown: what the command prints, and what docs/performance.md is made of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.losses import is_ours
+
+NAMES = {
+    "topk": "TopK",
+    "batch_topk": "BatchTopK",
+    "matryoshka": "Matryoshka BatchTopK",
+    "jumprelu": "JumpReLU",
+    "relu_l1": "ReLU + L1",
+    "gated": "Gated",
+}
+
+
+def race_table(race: Mapping[str, Any]) -> str:
+    """One race: a contender a row, the fastest first, the floor last."""
+    problem, floor = race["problem"], race["floor"]
+    ours = [each["label"] for each in race["contenders"] if is_ours(each["label"])]
+    head = ["contender", "tokens/s", "µs/token", "ms/step (range)", *[f"{label} is faster by" for label in ours]]
+    head += ["step / floor", "L0 at the end", "peak memory", "clean samples"]
+    rows = []
+    for each in sorted(race["contenders"], key=lambda each: -each["tokens_per_second"]):
+        against = [_ratio(_over(race, label, each["label"])) for label in ours]
+        peak = race["peak_bytes"].get(each["label"])
+        rows.append(
+            [
+                f"{each['label']} ({each['version']})",
+                *_speed(each),
+                *against,
+                _ratio(each["times_the_floor"]),
+                f"{each['l0_after']:.1f}",
+                "" if peak is None else f"{peak / 1e9:.2f} GB",
+                _samples(each),
+            ]
+        )
+    rows.append([f"*{_floor_name()}*", *_speed(floor), *["" for _ in ours], "1", "", "", _samples(floor)])
+    condition = f": {race['condition']}" if race["condition"] else ""
+    title = (
+        f"### {NAMES[problem['variant']]}{condition}\n\n"
+        f"D = {problem['d_model']:,}, F = {problem['d_sae']:,}, k = {problem['k']}, batch {problem['batch']:,}.\n"
+    )
+    return f"{title}\n{_table(head, rows)}"
+
+
+def same_table(race: Mapping[str, Any]) -> str:
+    """Whether all trained the same problem."""
+    same = race["same"]
+    head = ["contender", "reconstruction off by", "FVU", "L0"]
+    rows = [["*oracle*", "0", f"{same['fvu']:.6f}", f"{same['l0']:.2f}"]]
+    rows += [
+        [each["label"], f"{each['error']:.1e}", f"{each['fvu']:.6f}", f"{each['l0']:.2f}"]
+        for each in same["contenders"]
+    ]
+    return _table(head, rows)
+
+
+def loss_table(rows: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Held-out FVU at equal tokens, the lowest first within a variant."""
+    head = ["variant", "contender", "held-out FVU (range over seeds)", "L0", "FVU by the training path, its L0"]
+    head += ["train FVU, last 20 steps", "silent latents", "seeds"]
+    ordered = sorted(rows, key=lambda row: (row["variant"], row["fvu"]))
+    lines = [
+        [
+            NAMES[row["variant"]],
+            f"{row['label']} ({row['version']})",
+            f"{row['fvu']:.4f} ({row['fvu_low']:.4f}–{row['fvu_high']:.4f})",
+            f"{row['l0']:.1f}",
+            f"{row['fvu_training_path']:.4f}, {row['l0_training_path']:.1f}",
+            f"{row['train_fvu']:.4f}",
+            f"{row['silent']:.1%}",
+            str(row["seeds"]),
+        ]
+        for row in ordered
+    ]
+    places = {
+        "below": "lies below every seed",
+        "within": "lies within the seeds",
+        "above": "lies above every seed",
+    }
+    # The best peer has the lowest mean.
+    said = [
+        f"- {NAMES[one['variant']]}: {one['ours']} {places[one['place']]} of the best peer, {one['best_peer']}."
+        for one in verdicts
+    ]
+    return "\n".join([_table(head, lines), "", *said])
+
+
+def planted_table(settings: Sequence[Mapping[str, Any]]) -> str:
+    """Share of planted features recovered."""
+    head = ["setting", "contender", "recovered (range over seeds)"]
+    rows = [
+        [
+            one["setting"],
+            f"{row['label']} ({row['version']})",
+            f"{row['recovered']:.1%} ({row['low']:.1%}–{row['high']:.1%})",
+        ]
+        for one in settings
+        for row in sorted(one["rows"], key=lambda row: -row["recovered"])
+    ]
+    return _table(head, rows)
+
+
+def settings_list(parts: Sequence[Mapping[str, Any]]) -> str:
+    """What each contender's step does."""
+    seen = {(each["label"], str(each["settings"])): each for each in parts}
+    lines = []
+    for each in seen.values():
+        said = ", ".join(f"{name} {value}" for name, value in each["settings"].items() if value is not None)
+        lines.append(f"- {each['label']} ({each['version']}): {said}")
+    return "\n".join(lines)
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """One sentence on the machine."""
+    return (
+        f"{machine['processor']}, {machine['cores']} cores ({machine['threads']} threads used,"
+        f" {machine['instructions']}), {machine['memory_gb']} GB, torch {machine['torch']},"
+        f" Python {machine['python']}."
+    )
+
+
+def _speed(each: Mapping[str, Any]) -> list[str]:
+    step = each["seconds_a_step"]
+    span = f"{1e3 * step['median']:.1f} ({1e3 * step['low']:.1f}–{1e3 * step['high']:.1f})"
+    return [f"{each['tokens_per_second']:,.0f}", f"{each['microseconds_a_token']:.1f}", span]
+
+
+def _samples(each: Mapping[str, Any]) -> str:
+    step = each["seconds_a_step"]
+    return f"{step['clean']} of {step['samples']}" + ("" if step["quiet"] else ", not quiet")
+
+
+def _over(race: Mapping[str, Any], ours: str, other: str) -> Mapping[str, Any] | None:
+    found = next(each for each in race["contenders"] if each["label"] == ours)
+    return found["over"].get(other)
+
+
+def _ratio(found: Mapping[str, Any] | None) -> str:
+    return "" if found is None else f"{found['median']:.2f}× ({found['low']:.2f}–{found['high']:.2f})"
+
+
+def _floor_name() -> str:
+    return "bare encoder product (addmm)"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
