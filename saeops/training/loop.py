@@ -18,6 +18,7 @@ from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.config import TrainingConfig
 from saeops.training.curve import Point
 from saeops.training.pairs import Pair
+from saeops.training.prefetch import prefetched
 from saeops.training.schedule import Schedule
 from saeops.training.state import TrainState
 
@@ -40,12 +41,26 @@ def train(
 ) -> Iterator[StepDone]:
     """Train to the end of the schedule, changing `state` in place and yielding after every step.
 
+    Batches are loaded ahead by a thread of their own.
+
     Raises:
         NonFinite: NaN or infinity in the data, the loss or the gradient; the weights are still good.
     """
     schedule = Schedule.of(config)
-    for raw in islice(batches(state.step), schedule.steps - state.step):
-        yield step(state, raw, config=config, schedule=schedule, checkpoints=checkpoints)
+    with prefetched(coming(batches, state.step, schedule.steps), device=state.device) as ahead:
+        for raw in ahead:
+            yield step(state, raw, config=config, schedule=schedule, checkpoints=checkpoints)
+
+
+def coming(batches: Batches, done: int, steps: int) -> Iterator[Pair]:
+    """The batches of the steps that are left after `done`, each checked.
+
+    Raises:
+        NonFinite: a batch holds NaN or infinity.
+    """
+    for number, raw in enumerate(islice(batches(done), steps - done), done + 1):
+        raw.check_finite(f"at step {number}")
+        yield raw
 
 
 def step(
@@ -54,13 +69,29 @@ def step(
     """One step on one batch of raw activations, with its figures and its checkpoint where they are due.
 
     Raises:
-        NonFinite: as `train`.
+        NonFinite: NaN or infinity in the loss or the gradient.
     """
     pair = state.normalisation.apply(raw.to(state.device))
+    return step_on(state, pair, config=config, schedule=schedule, checkpoints=checkpoints)
+
+
+def step_on(
+    state: TrainState, pair: Pair, *, config: TrainingConfig, schedule: Schedule, checkpoints: CheckpointFolder
+) -> StepDone:
+    """`step` on a batch that is already normalised and where the weights are.
+
+    Raises:
+        NonFinite: as `step`.
+    """
     lr, progress = schedule.lr(state.step), schedule.progress(state.step)
     dead = state.silent.dead(after_tokens=config.dead_after_tokens)
-    outcome = state.sae.outcome(pair.x_TD, pair.y_TE, dead=dead, progress=progress)
-    grad_norm = update(state, outcome.loss, lr=lr, gradient_clip=config.gradient_clip, pair=pair)
+    # The copies in low precision are those of products; weights, moments and losses stay fp32. Without
+    # autocast's cache: a copy cached where gradients are off would be used where they are on.
+    with torch.autocast(
+        state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
+    ):
+        outcome = state.sae.outcome(pair.x_TD, pair.y_TE, dead=dead, progress=progress)
+    grad_norm = update(state, outcome.loss, lr=lr, gradient_clip=config.gradient_clip)
     state.silent.see(outcome.fired, tokens=len(pair))
     state.step += 1
     point = None
@@ -72,16 +103,19 @@ def step(
     return StepDone(state.step, len(pair), point)
 
 
-def update(state: TrainState, loss: Float[Tensor, ""], *, lr: float, gradient_clip: float, pair: Pair) -> float:
+def update(state: TrainState, loss: Float[Tensor, ""], *, lr: float, gradient_clip: float) -> float:
     """One step down the gradient; gives the gradient's norm before clipping.
 
     Raises:
-        NonFinite: as `train`; nothing has moved.
+        NonFinite: as `step`; nothing has moved.
     """
     loss.backward()
     grad_norm = state.optimiser.grad_norm()
     if not (math.isfinite(float(loss.detach())) and math.isfinite(grad_norm)):
-        raise _non_finite(state, pair, lr)
+        raise NonFinite(
+            f"the loss at step {state.step + 1} is NaN or infinite (learning rate {lr:.2g})",
+            hint="lower it, e.g. --set train.lr=1e-4; the checkpoints before this step are kept",
+        )
     state.optimiser.step(lr=lr, grad_norm=grad_norm, clip=gradient_clip)
     state.optimiser.clear()
     return grad_norm
@@ -113,17 +147,4 @@ def measure(
         lr=lr,
         aux_loss=float(outcome.aux),
         grad_norm=grad_norm,
-    )
-
-
-def _non_finite(state: TrainState, pair: Pair, lr: float) -> NonFinite:
-    where = f"at step {state.step + 1}"
-    if not (pair.x_TD.isfinite().all() and pair.y_TE.isfinite().all()):
-        return NonFinite(
-            f"the activations {where} hold NaN or infinity",
-            hint="remove the activation set and run `saeops harvest` again",
-        )
-    return NonFinite(
-        f"the loss {where} is NaN or infinite (learning rate {lr:.2g})",
-        hint="lower it, e.g. --set train.lr=1e-4; the checkpoints before this step are kept",
     )
