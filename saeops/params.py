@@ -22,7 +22,7 @@ from saeops.files import write_atomic
 from saeops.interventions.config import BenchConfig
 from saeops.labelling.config import LabelConfig
 from saeops.promotion.policy import PromotePolicy
-from saeops.refs import DictionaryName, Site
+from saeops.refs import DictionaryName, Site, reached
 from saeops.review.config import ReviewConfig
 from saeops.sae.variants import BatchTopK, Gated, JumpReLU, Matryoshka, ReluL1, TargetL0, TopK, Variant
 from saeops.training.config import TrainingConfig
@@ -146,10 +146,20 @@ class Params(Frozen):
     promote: PromotePolicy = PromotePolicy()
 
     @model_validator(mode="after")
-    def _train_on_harvested_site(self) -> "Params":
-        if self.train.site not in self.harvest.sites:
-            sites = ", ".join(self.harvest.sites)
-            raise ParamsInvalid([("train.site", f"{self.train.site} is not harvested (harvest.sites: {sites})")])
+    def _train_on_harvested_sites(self) -> "Params":
+        train, harvested = self.train, ", ".join(self.harvest.sites)
+        faults = [
+            (f"train.{name}", f"{site} is not harvested (harvest.sites: {harvested})")
+            for name, site in (("site", train.site), ("target_site", train.target_site))
+            if site is not None and site not in self.harvest.sites
+        ]
+        if train.target_site == train.site:
+            faults.append(("train.target_site", "is train.site; leave it null to train an autoencoder"))
+        elif train.target_site is not None and reached(train.target_site) < reached(train.site):
+            # What is computed before the input cannot be replaced by what follows from it.
+            faults.append(("train.target_site", f"comes before train.site {train.site} in a forward pass"))
+        if faults:
+            raise ParamsInvalid(faults)
         return self
 
     def digest(self) -> str:

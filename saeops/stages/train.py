@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from saeops.activations.pairing import check_shards, shuffled_batches
 from saeops.activations.reader import ActivationSet
-from saeops.activations.shuffle import ShuffledTokens
+from saeops.activations.sites import Sites
 from saeops.digests import digest_json
 from saeops.errors import ParamsInvalid
 from saeops.files import publish_folder
@@ -65,15 +66,18 @@ def run(params: Params, space: Workspace, *, watch: Watch) -> Ref:
 
 
 class TrainingData:
-    """The train split of one site, shuffled by token.
+    """The train split at the input and the target site, shuffled by token.
 
     Raises:
-        SiteUnknown: the site was not harvested.
+        SiteUnknown: a site was not harvested.
+        SitesUnpaired: the sites do not hold the same tokens.
         ParamsInvalid: a batch larger than the split.
     """
 
     def __init__(self, acts: ActivationSet, train: TrainParams, *, seed: int) -> None:
-        self.d_model = acts.width(train.site)
+        self.sites = Sites.of(train.site, train.target_site)
+        self.d_model, self.d_out = acts.width(self.sites.input), acts.width(self.sites.target)
+        check_shards(acts, self.sites, "train")
         self._acts, self._train, self._seed = acts, train, seed
         tokens = acts.count(train.site, "train")
         if train.batch_size > tokens:
@@ -82,21 +86,23 @@ class TrainingData:
 
     def batches(self, start_step: int) -> Iterator[Pair]:
         """Raw fp32 batches from a step on, for ever."""
-        shuffled = ShuffledTokens(
+        shuffled = shuffled_batches(
             self._acts,
-            self._train.site,
+            self.sites,
             batch_size=self._train.batch_size,
             buffer_tokens=self._train.buffer_tokens,
             seed=self._seed,
             start_step=start_step,
         )
-        return (Pair.same(batch.activations) for batch in shuffled)
+        return (Pair(batch.x_TD, batch.y_TE) for batch in shuffled)
 
     def sample(self) -> Pair:
         """At most `SAMPLE_TOKENS` tokens of the first epoch, for the normalisation."""
         available = self._acts.count(self._train.site, "train")
         wanted = max(1, min(SAMPLE_TOKENS, available) // self._train.batch_size)
-        return Pair.same(torch.cat([batch.x_TD for batch in islice(self.batches(0), wanted)]))
+        pairs = list(islice(self.batches(0), wanted))
+        x_TD = torch.cat([pair.x_TD for pair in pairs])
+        return Pair(x_TD, torch.cat([pair.y_TE for pair in pairs])) if self.sites.transcodes else Pair.same(x_TD)
 
 
 def begin_or_resume(
@@ -110,7 +116,8 @@ def begin_or_resume(
     if newest.checkpoint is not None:
         watch.say(f"train: going on after step {newest.checkpoint.step}")
         return resume(params.train, newest.checkpoint, device=device)
-    needed = bytes_needed(params.train, params.train, d_model=data.d_model, d_sae=d_sae)
+    d_out = data.d_out if data.sites.transcodes else None
+    needed = bytes_needed(params.train, params.train, d_model=data.d_model, d_sae=d_sae, d_out=d_out)
     watch.say(
         f"train: {params.train.variant} with {d_sae:,} latents on {data.d_model} dimensions, "
         f"needs up to {needed / 1e9:.2f} GB of memory on {device}"
@@ -135,16 +142,20 @@ def follow(
 
 def meta_of(params: Params, acts: ActivationSet, d_sae: int) -> SaeMeta:
     """What goes into sae.json."""
-    site = params.train.site
+    site, target = params.train.site, params.train.target_site
     return SaeMeta(
         variant=params.train.variant,
         site=site,
+        target_site=target,
         d_model=acts.width(site),
+        d_out=None if target is None else acts.width(target),
         d_sae=d_sae,
         k=params.train.k if isinstance(params.train, TopK) else None,
+        apply_b_dec_to_input=target is None,
         model=acts.model,
         policy=acts.policy,
         norm_limit=acts.norm_limit(site),
+        target_norm_limit=None if target is None else acts.norm_limit(target),
     )
 
 
