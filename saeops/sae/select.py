@@ -71,7 +71,7 @@ def encode_topk(
 ) -> Picked:
     """The k largest pre-activations of each token; the dense product lives one chunk at a time."""
     size = chunk_tokens(len(W_enc_FD))
-    if (native := for_tensors(x_TD, W_enc_FD, b_enc)) is not None:
+    if (native := _native(x_TD, W_enc_FD, b_enc)) is not None:
         picked = Picked(x_TD.new_empty(len(x_TD), k), torch.empty(len(x_TD), k, dtype=torch.int32))
         room = x_TD.new_empty(min(size, len(x_TD)), len(W_enc_FD))
         for start in range(0, len(x_TD), size):
@@ -94,7 +94,7 @@ def encode_above(
     """Every pre-activation above its latent's floor; the dense product lives one chunk at a time."""
     if not isinstance(floor, Tensor):
         floor = b_enc.new_full((len(b_enc),), floor)
-    if (native := for_tensors(x_TD, W_enc_FD, b_enc, floor)) is not None:
+    if (native := _native(x_TD, W_enc_FD, b_enc, floor)) is not None:
         return _encode_above_native(native, x_TD, W_enc_FD, b_enc, floor)
     rows, latents, values = [], [], []
     start = 0
@@ -107,6 +107,11 @@ def encode_above(
         start += len(chunk)
     pattern = Pattern.of_entries(torch.cat(rows), torch.cat(latents), n_rows=len(x_TD), n_latents=len(W_enc_FD))
     return Entries(pattern, torch.cat(values))
+
+
+def _native(*tensors: Tensor) -> Library | None:
+    """The compiled kernels, which take an fp32 product: where another precision is asked for, torch makes it."""
+    return None if torch.is_autocast_enabled("cpu") else for_tensors(*tensors)
 
 
 def _encode_above_native(native: Library, x_TD: Tensor, W_enc_FD: Tensor, b_enc: Tensor, floor: Tensor) -> Entries:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saeops.sae.auxk import AuxK
 from saeops.sae.select import Picked, encode_topk, topk
+from saeops.sae.shortlist import Shortlist, Shortlisted
 from saeops.sae.sparse import Pattern, Reconstruction, encode_at, reconstruct_at
 from saeops.sae.trainable import Outcome, Shape, TrainableSae
 from saeops.sae.variants import MULTI, TopK
@@ -22,6 +23,7 @@ class TopKSae(TrainableSae):
     def __init__(self, variant: TopK, shape: Shape, *, generator: torch.Generator) -> None:
         super().__init__(shape, decoder_norm=1.0, generator=generator)
         self.variant = variant
+        self.shortlist = Shortlist(variant.min_recall) if variant.encoder == "shortlist" else None
         self.auxk = AuxK(variant.aux_k or max(1, shape.d_in // 2), variant.aux_coefficient)
 
     def outcome(
@@ -34,7 +36,8 @@ class TopKSae(TrainableSae):
     ) -> Outcome:
         k, coefficient = self.variant.k, self.variant.multi_coefficient
         most = min(MULTI * k, len(self.b_enc)) if coefficient else k
-        picked = encode_topk(x_TD, self.W_enc_FD, self.b_enc, most)
+        found = self._encode(x_TD, most)
+        picked = found.picked
         pattern = Pattern.of_rows(picked.latent, n_latents=len(self.b_enc))
         pre = encode_at(x_TD, self.W_enc_FD, self.b_enc, pre=picked.value.flatten(), pattern=pattern)
         value = pre.relu()
@@ -49,7 +52,13 @@ class TopKSae(TrainableSae):
             loss = loss + coefficient * wide.squared_error / y_TE.numel()
         fires = value.detach() > 0
         fired = torch.zeros_like(dead).index_fill_(0, pattern.latent[fires].long(), True)
-        return Outcome(loss, mse.detach(), aux.detach(), fires.sum() / len(x_TD), fired)
+        l0 = fires.sum() / len(x_TD)
+        return Outcome(loss, mse.detach(), aux.detach(), l0, fired, found.recall, found.notice)
+
+    def _encode(self, x_TD: Float[Tensor, "T D"], k: int) -> Shortlisted:
+        if self.shortlist is not None:
+            return self.shortlist.encode(x_TD, self.W_enc_FD, self.b_enc, k)
+        return Shortlisted(encode_topk(x_TD, self.W_enc_FD, self.b_enc, k), recall=1.0)
 
     def _reconstruct(self, value: Float[Tensor, " N"], y_TE: Tensor, pattern: Pattern) -> Reconstruction:
         return reconstruct_at(value, self.W_dec_FE, self.b_dec, y_TE, pattern)

@@ -28,6 +28,10 @@ class Outcome:
     """Mean latents that fire on a token."""
     fired: Bool[Tensor, " F"]
     """Latents that fired on any token of the batch."""
+    encoder_recall: float = 1.0
+    """Share of the exact top k that the encoder finds; 1 where it is exact."""
+    notice: str | None = None
+    """What a person should be told, once."""
 
 
 @dataclass(frozen=True)

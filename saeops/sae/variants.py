@@ -24,6 +24,11 @@ class TopK(Frozen):
     """Weight of AuxK: the dead latents' model of the residual; 0 turns it off."""
     aux_k: int | None = Field(default=None, ge=1)
     """Dead latents that compete in AuxK; null means d_model / 2."""
+    encoder: Literal["exact", "shortlist"] = "exact"
+    """`shortlist` finds candidates by int8 products and scores them in fp32: faster where d_sae is large, on a CPU
+    with AVX-512 VNNI; elsewhere it is exact."""
+    min_recall: float = Field(default=0.99, ge=0, le=1)
+    """Share of the exact top k under which the shortlist gives way to the exact encoder."""
     multi_coefficient: float = Field(default=0, ge=0)
     """Weight of Multi-TopK, the error with 4k latents (1/8 in the source), good at other k too; 0 turns it off."""
 

@@ -34,6 +34,8 @@ class Point:
     """The variant's own term before its coefficient (AuxK's error, the L1 penalty)."""
     grad_norm: float
     """Before clipping."""
+    encoder_recall: float
+    """Share of the exact top k that the encoder finds, measured on some tokens; 1 where it is exact."""
 
     def metrics(self) -> dict[str, float]:
         """As the tracker shows them."""
@@ -66,6 +68,7 @@ class CurveTable(pa.DataFrameModel):
     lr: Series[float] = pa.Field(gt=0)
     aux_loss: Series[float] = pa.Field(ge=0)
     grad_norm: Series[float] = pa.Field(ge=0)
+    encoder_recall: Series[float] = pa.Field(ge=0, le=1)
 
     class Config:
         strict = True

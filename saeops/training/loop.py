@@ -34,6 +34,8 @@ class StepDone:
     tokens: int
     point: Point | None
     """Figures, at the steps where they are due."""
+    notice: str | None
+    """What a person should be told, once."""
 
 
 def train(
@@ -100,7 +102,7 @@ def step_on(
         state.curve.append(point)
     if schedule.checkpoints(state.step):
         checkpoints.write(state.checkpoint())
-    return StepDone(state.step, len(pair), point)
+    return StepDone(state.step, len(pair), point, outcome.notice)
 
 
 def update(state: TrainState, loss: Float[Tensor, ""], *, lr: float, gradient_clip: float) -> float:
@@ -147,4 +149,5 @@ def measure(
         lr=lr,
         aux_loss=float(outcome.aux),
         grad_norm=grad_norm,
+        encoder_recall=outcome.encoder_recall,
     )

@@ -1,4 +1,4 @@
-"""Compile kernels.cpp with the system's C++ compiler, once a machine and version of the source."""
+"""Compile the kernels with the system's C++ compiler, once a machine and version of the source."""
 
 import shutil
 import subprocess
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from saeops.digests import digest_bytes, digest_file
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+HERE = Path(__file__).parent
+SOURCES = (HERE / "kernels.cpp", HERE / "shortlist.cpp")
+HEADER = HERE / "rows.h"
 COMPILERS = ("g++", "c++", "clang++")
 # Sums may be reordered, which vector instructions need; NaN and infinity keep their meaning.
 MATHS = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
@@ -33,12 +35,16 @@ def build(folder: Path) -> Path | NotBuilt:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        unlinked, linked = Path(work) / "kernels.o", Path(work) / "kernels.so"
+        objects = [Path(work) / f"{source.stem}.o" for source in SOURCES]
+        linked = Path(work) / "kernels.so"
         # Linked without OpenMP's library: the one that torch has loaded serves both, so that two pools of
         # threads never wait for the same cores.
         for command in (
-            [compiler, *COMPILE, "-c", str(SOURCE), "-o", str(unlinked)],
-            [compiler, "-shared", str(unlinked), "-o", str(linked)],
+            *(
+                [compiler, *COMPILE, "-c", str(source), "-o", str(made)]
+                for source, made in zip(SOURCES, objects, strict=True)
+            ),
+            [compiler, "-shared", *map(str, objects), "-o", str(linked)],
         ):
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
@@ -56,7 +62,7 @@ def _digest(compiler: str) -> str:
     """What the machine code depends on: source, flags, compiler and processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     flags = next((line for line in _cpuinfo().splitlines() if line.startswith("flags")), "")
-    return digest_bytes("\n".join([digest_file(SOURCE), *COMPILE, version, flags]).encode())
+    return digest_bytes("\n".join([*map(digest_file, (*SOURCES, HEADER)), *COMPILE, version, flags]).encode())
 
 
 def _cpuinfo() -> str:

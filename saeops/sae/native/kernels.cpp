@@ -6,29 +6,11 @@
 //
 // T token, R row, D width, F latent, N entry, K kept a row, C candidates a row
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <vector>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include "rows.h"
 
 namespace {
 
 constexpr int64_t kGrain = 16;  // rows a thread takes at a time, where rows differ in cost
-
-struct Scored {
-  float value;
-  int32_t latent;
-};
-
-inline bool larger(const Scored& a, const Scored& b) { return a.value > b.value; }
-
-inline void prefetch_row(const float* row, int64_t D) {
-  for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(row + d, 0, 3);
-}
 
 // Which of 64 values lie above t, as bits.
 inline uint64_t above64(const float* p, float t) {
@@ -75,26 +57,6 @@ inline int64_t gather_above(const float* p, int64_t F, float t, Scored* into) {
   return count;
 }
 
-// The K largest of `count` entries in order of latent; gives the smallest of them.
-inline float keep_largest(const Scored* from, int64_t count, int64_t K, float* scratch, int32_t* latent, float* value) {
-  for (int64_t j = 0; j < count; j++) scratch[j] = from[j].value;
-  std::nth_element(scratch, scratch + K - 1, scratch + count, std::greater<float>());
-  const float smallest = scratch[K - 1];
-  // Of equal values at the border as many as fit, from the first latent on.
-  int64_t larger_ones = 0;
-  for (int64_t j = 0; j < count; j++) larger_ones += from[j].value > smallest;
-  int64_t equal_left = K - larger_ones, kept = 0;
-  for (int64_t j = 0; j < count && kept < K; j++) {
-    const bool at_border = from[j].value == smallest;
-    if (from[j].value > smallest || (at_border && equal_left > 0)) {
-      equal_left -= at_border;
-      latent[kept] = from[j].latent;
-      value[kept++] = from[j].value;
-    }
-  }
-  return smallest;
-}
-
 // sum += Σ weight_j · row_j, four rows at a time so that the sum is loaded and stored once for four.
 template <typename Row, typename Weight>
 inline void add_rows(float* __restrict sum, int64_t D, int64_t begin, int64_t end, Row row, Weight weight) {
@@ -112,13 +74,6 @@ inline void add_rows(float* __restrict sum, int64_t D, int64_t begin, int64_t en
 #pragma omp simd
     for (int64_t d = 0; d < D; d++) sum[d] += u * a[d];
   }
-}
-
-inline float dot(const float* a, const float* b, int64_t D) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t d = 0; d < D; d++) sum += a[d] * b[d];
-  return sum;
 }
 
 }  // namespace

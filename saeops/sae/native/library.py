@@ -28,8 +28,15 @@ SIGNATURES: dict[str, tuple[type, ...]] = {
     "dot": (*(c_void_p,) * 4, c_int64, c_int64, c_void_p),
     "reconstruct": (*(c_void_p,) * 6, c_int64, c_int64, c_void_p, c_void_p, c_void_p),
     "squared_norms": (c_void_p, c_void_p, c_int64, c_int64, c_void_p),
+    "has_int8": (),
+    "pack_latents": (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
+    "pack_tokens": (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p),
+    "shortlist_topk": (*(c_void_p,) * 9, *(c_int64,) * 5, c_void_p, c_void_p),
     "adam": (*(c_void_p,) * 4, c_int64, c_int64, *(c_float,) * 4, c_int64, c_float, c_int32),
 }
+
+PANEL = 64
+"""Latents that the shortlist's kernels take together."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,15 @@ class Residual:
     squared_R: Float[Tensor, " R"]
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A matrix of latents as bytes."""
+
+    bytes: Int[Tensor, " panels"]
+    scale: Float[Tensor, " padded"]
+    """What one unit of a latent's bytes stands for; room for whole panels."""
+
+
 class Library:
     """The functions of one compiled file."""
 
@@ -49,9 +65,12 @@ class Library:
         handle = ctypes.CDLL(str(path))
         self._calls = {}
         for name, types in SIGNATURES.items():
-            call = getattr(handle, f"saeops_{name}")
-            call.argtypes, call.restype = types, None
-            self._calls[name] = call
+            # Those for int8 are there only where the processor has the instruction.
+            if (call := getattr(handle, f"saeops_{name}", None)) is not None:
+                call.argtypes, call.restype = types, c_int32 if name == "has_int8" else None
+                self._calls[name] = call
+        self.has_int8 = bool(self._calls["has_int8"]())
+        """Whether the shortlist's kernels can run."""
 
     def topk(
         self, pre_TF: Float[Tensor, "T F"], k: int, value_TK: Float[Tensor, "T K"], latent_TK: Int[Tensor, "T K"]
@@ -143,8 +162,43 @@ class Library:
         tensors = (parameter, gradient, first, second)
         self._call("adam", *tensors, rows, width, lr, *betas, eps, step, scale, int(unit_rows))
 
+    def pack_latents(self, W_FD: Float[Tensor, "F D"], stretch: Float[Tensor, " D"]) -> Packed:
+        """Rows of W, each dimension times stretch, as bytes."""
+        n_latents, width = W_FD.shape
+        padded = -(-n_latents // PANEL) * PANEL
+        made = Packed(torch.empty(padded * _bytes(width), dtype=torch.uint8), torch.empty(padded))
+        self._call("pack_latents", W_FD, stretch, n_latents, width, made.bytes, made.scale)
+        return made
+
+    def shortlist_topk(
+        self,
+        x_TD: Float[Tensor, "T D"],
+        W_FD: Float[Tensor, "F D"],
+        b: Float[Tensor, " F"],
+        *,
+        packed: Packed,
+        stretch: Float[Tensor, " D"],
+        candidates: int,
+        k: int,
+    ) -> tuple[Float[Tensor, "T K"], Int[Tensor, "T K"]]:
+        """The k largest of the candidates that int8 products find, and their latents in ascending order."""
+        n_tokens, width = x_TD.shape
+        x_bytes = torch.empty(n_tokens, _bytes(width), dtype=torch.int8)
+        x_scale, x_total = torch.empty(n_tokens), torch.empty(n_tokens, dtype=torch.int32)
+        self._call("pack_tokens", x_TD, stretch, n_tokens, width, x_bytes, x_scale, x_total)
+        bias = torch.nn.functional.pad(b, (0, len(packed.scale) - len(b)), value=-torch.inf)
+        value, latent = x_TD.new_empty(n_tokens, k), torch.empty(n_tokens, k, dtype=torch.int32)
+        inputs = (x_TD, W_FD, b, x_bytes, x_scale, x_total, packed.bytes, packed.scale, bias)
+        self._call("shortlist_topk", *inputs, n_tokens, len(W_FD), width, candidates, k, latent, value)
+        return value, latent
+
     def _call(self, name: str, *arguments: Tensor | float | None) -> None:
         self._calls[name](*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+
+
+def _bytes(width: int) -> int:
+    """Bytes of one packed row: whole groups of 4."""
+    return -(-width // 4) * 4
 
 
 _library: Library | None = None

@@ -1,0 +1,99 @@
+"""TopK's encoder under the cost of the dense product: int8 products shortlist, fp32 products decide.
+
+Every latent's pre-activation is approximated from bytes, the best candidates
+are scored again exactly, and the k largest of these are kept. A kept value is
+exact; a latent can only be missed. How often one is missed is measured on some
+tokens of every step, and where too many are, the rest of the run encodes exactly.
+
+# T token, D d_model, F latent, K kept a token
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saeops.sae.native.library import for_tensors
+from saeops.sae.select import Picked, encode_topk
+
+CANDIDATES = 1.5
+"""Candidates scored again, in multiples of k."""
+MOST_CANDIDATES = 192
+"""The room that the compiled kernel has for them."""
+WATCHED_TOKENS = 16
+"""Tokens of a step that are encoded exactly as well."""
+MEMORY = 0.95
+"""Decay of the running recall a step: about the last 20 steps count."""
+
+
+@dataclass(frozen=True)
+class Shortlisted:
+    """What was picked, and how good the search for it is."""
+
+    picked: Picked
+    recall: float
+    """Running share of the exact top k that the encoder finds; 1 where it is exact."""
+    notice: str | None = None
+    """Said once: the encoder has just become exact, and why."""
+
+
+class Shortlist(nn.Module):
+    """The encoder and its watch. Its state is in the checkpoint, so that a resumed run goes the same way.
+
+    Args:
+        min_recall: the running recall under which the rest of the run is exact.
+    """
+
+    recall: Tensor
+    exact: Tensor
+
+    def __init__(self, min_recall: float) -> None:
+        super().__init__()
+        self.min_recall = min_recall
+        self.register_buffer("recall", torch.ones((), dtype=torch.float64))
+        self.register_buffer("exact", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def encode(
+        self, x_TD: Float[Tensor, "T D"], W_enc_FD: Float[Tensor, "F D"], b_enc: Float[Tensor, " F"], k: int
+    ) -> Shortlisted:
+        """The k largest pre-activations of each token, nearly always."""
+        native = for_tensors(x_TD, W_enc_FD, b_enc)
+        candidates = round(CANDIDATES * k)
+        fits = candidates <= min(MOST_CANDIDATES, len(b_enc) // 4)
+        if native is None or not native.has_int8 or not fits or self.exact:
+            return Shortlisted(encode_topk(x_TD, W_enc_FD, b_enc, k), recall=1.0)
+        stretch = _stretch(x_TD, W_enc_FD)
+        packed = native.pack_latents(W_enc_FD, stretch)
+        value, latent = native.shortlist_topk(
+            x_TD, W_enc_FD, b_enc, packed=packed, stretch=stretch, candidates=candidates, k=k
+        )
+        picked = Picked(value, latent)
+        return Shortlisted(picked, *self._watch(x_TD, W_enc_FD, b_enc, picked))
+
+    def _watch(self, x_TD: Tensor, W_enc_FD: Tensor, b_enc: Tensor, picked: Picked) -> tuple[float, str | None]:
+        rows = torch.linspace(0, len(x_TD) - 1, min(WATCHED_TOKENS, len(x_TD))).long()
+        k = picked.latent.shape[1]
+        exact = encode_topk(x_TD[rows], W_enc_FD, b_enc, k)
+        found = (picked.latent[rows, :, None] == exact.latent[:, None, :]).any(2).double().mean()
+        self.recall.lerp_(found, 1 - MEMORY)
+        recall = float(self.recall)
+        if recall >= self.min_recall:
+            return recall, None
+        self.exact.fill_(True)
+        return recall, (
+            f"the shortlist finds {recall:.2%} of the top {k}, less than the {self.min_recall:.2%} asked for: "
+            "encoding exactly from here on"
+        )
+
+
+def _stretch(x_TD: Tensor, W_enc_FD: Tensor) -> Float[Tensor, " D"]:
+    """Evens out dimensions before they become bytes: where x is large, W grows and x shrinks, to equal RMS.
+
+    The products stay the same. Residual streams have dimensions many times as large as the others, which
+    would leave the others few of the 255 steps (Xiao et al. 2022, SmoothQuant, arXiv 2211.10438).
+    """
+    x_D = torch.linalg.vector_norm(x_TD, dim=0) / len(x_TD) ** 0.5
+    w_D = torch.linalg.vector_norm(W_enc_FD, dim=0) / len(W_enc_FD) ** 0.5
+    return (x_D.clamp(min=1e-6) / w_D.clamp(min=1e-6)).sqrt()

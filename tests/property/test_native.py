@@ -1,0 +1,250 @@
+"""The compiled kernels against the same formulas in plain torch, in fp32."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from saeops.sae.build import build
+from saeops.sae.native import library
+from saeops.sae.native.build import NotBuilt
+from saeops.sae.native.library import Library
+from saeops.sae.select import encode_above, encode_topk
+from saeops.sae.sparse import Pattern, reconstruct_at
+from saeops.sae.trainable import Shape
+from saeops.sae.variants import TopK
+from saeops.training.adam import Adam
+
+seeds = st.integers(0, 2**31)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    found = library.enable(tmp_path_factory.mktemp("kernels"))
+    if isinstance(found, NotBuilt):
+        pytest.skip(found.reason)
+    yield found
+    library.disable()
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def codes(seed: int, rows: int, latents: int, share: float) -> tuple[Pattern, Tensor]:
+    """A pattern with any number of entries a row, none included, and a weight for each."""
+    chosen = torch.rand(rows, latents, generator=torch.Generator().manual_seed(seed)) < share
+    row, latent = chosen.nonzero(as_tuple=True)
+    return Pattern.of_entries(row, latent, n_rows=rows, n_latents=latents), draw(seed + 1, len(row))
+
+
+shapes = {
+    "seed": seeds,
+    "rows": st.integers(1, 40),
+    "latents": st.integers(1, 200),
+    "width": st.integers(1, 70),
+    "share": st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+}
+
+
+@given(
+    seed=seeds,
+    tokens=st.integers(1, 30),
+    latents=st.integers(1, 700),
+    width=st.integers(1, 20),
+    data=st.data(),
+    ties=st.booleans(),
+)
+def test_topk_is_the_brute_force_one_with_latents_in_order(
+    seed: int, tokens: int, latents: int, width: int, data: st.DataObject, ties: bool
+) -> None:
+    k = data.draw(st.integers(1, latents))
+    x_TD, W_FD = draw(seed, tokens, width), draw(seed + 1, latents, width)
+    if ties:
+        x_TD, W_FD = x_TD.round(), W_FD.round()
+    picked = encode_topk(x_TD, W_FD, torch.zeros(latents), k)
+    pre_TF = x_TD @ W_FD.t()
+    torch.testing.assert_close(picked.value.sort(dim=1).values, pre_TF.sort(dim=1).values[:, -k:])
+    torch.testing.assert_close(pre_TF.gather(1, picked.latent.long()), picked.value)
+    assert bool((picked.latent.diff(dim=1) > 0).all())
+
+
+@given(**shapes)
+def test_entries_above_a_floor_are_all_and_only_those(
+    seed: int, rows: int, latents: int, width: int, share: float
+) -> None:
+    x_TD, W_FD, b = draw(seed, rows, width), draw(seed + 1, latents, width), draw(seed + 2, latents)
+    pre_TF = torch.addmm(b, x_TD, W_FD.t())
+    floor = draw(seed + 3, latents) + pre_TF.quantile(1 - share)
+    entries = encode_above(x_TD, W_FD, b, floor)
+    row, latent = (pre_TF > floor).nonzero(as_tuple=True)
+    assert torch.equal(entries.pattern.row.long(), row)
+    assert torch.equal(entries.pattern.latent.long(), latent)
+    assert torch.equal(entries.pre, pre_TF[row, latent])
+
+
+@given(**shapes)
+def test_sums_and_dots_are_those_of_plain_torch(
+    seed: int, rows: int, latents: int, width: int, share: float
+) -> None:
+    pattern, weight = codes(seed, rows, latents, share)
+    rows_RD, rows_FD = draw(seed + 2, rows, width), draw(seed + 3, latents, width)
+    dense_RF = torch.zeros(rows, latents).index_put((pattern.row.long(), pattern.latent.long()), weight)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(pattern.sum_by_row(rows_FD, weight), dense_RF @ rows_FD, **tolerance)
+    sums = pattern.sum_by_latent(rows_RD, weight)
+    torch.testing.assert_close(sums.rows_FD, dense_RF.t() @ rows_RD, **tolerance)
+    torch.testing.assert_close(sums.weight, dense_RF.sum(0), **tolerance)
+    expected = (rows_RD @ rows_FD.t())[pattern.row.long(), pattern.latent.long()]
+    torch.testing.assert_close(pattern.dot(rows_RD, rows_FD), expected, **tolerance)
+
+
+@given(**shapes)
+def test_reconstruction_in_one_pass_has_the_gradients_of_the_plain_one(
+    seed: int, rows: int, latents: int, width: int, share: float
+) -> None:
+    pattern, weight = codes(seed, rows, latents, share)
+    y_RD = draw(seed + 2, rows, width)
+
+    def parts(dtype: torch.dtype) -> list[Tensor]:
+        inputs = [weight, draw(seed + 3, latents, width), draw(seed + 4, width)]
+        value, W_dec_FD, b_dec = (tensor.to(dtype).requires_grad_() for tensor in inputs)
+        made = reconstruct_at(value, W_dec_FD, b_dec, y_RD.to(dtype), pattern)
+        grads = torch.autograd.grad(3 * made.squared_error, [value, W_dec_FD, b_dec])
+        return [made.squared_error.detach(), made.residual_RD, *grads]
+
+    # In float64 the plain path runs.
+    for fast, plain in zip(parts(torch.float32), parts(torch.float64), strict=True):
+        torch.testing.assert_close(fast.double(), plain, rtol=1e-3, atol=1e-3)
+
+
+@given(
+    seed=seeds, latents=st.integers(1, 30), width=st.integers(1, 40), unit=st.booleans(), clip=st.floats(0.1, 50)
+)
+def test_adam_in_one_pass_moves_as_the_plain_one(
+    seed: int, latents: int, width: int, unit: bool, clip: float
+) -> None:
+    start = torch.nn.functional.normalize(draw(seed, latents, width), dim=1)
+
+    def moved(dtype: torch.dtype) -> tuple[Tensor, float]:
+        parameter = start.to(dtype).clone()
+        optimiser = Adam.of({"rows": parameter}, unit_rows=frozenset({"rows"} if unit else ()))
+        norm = 0.0
+        for step in range(4):
+            parameter.grad = draw(seed + step + 1, latents, width).to(dtype)
+            norm = optimiser.grad_norm()
+            optimiser.step(lr=0.01, grad_norm=norm, clip=clip)
+        return parameter, norm
+
+    fast, fast_norm = moved(torch.float32)
+    plain, plain_norm = moved(torch.float64)
+    torch.testing.assert_close(fast.double(), plain, rtol=1e-3, atol=2e-4)
+    assert fast_norm == pytest.approx(plain_norm, rel=1e-3, abs=1e-3)
+
+
+@given(
+    seed=seeds,
+    tokens=st.integers(1, 50),
+    width=st.integers(1, 90),
+    latents=st.integers(64, 400),
+    k=st.integers(1, 8),
+)
+def test_the_shortlist_s_values_are_exact_and_in_order(
+    kernels: Library, seed: int, tokens: int, width: int, latents: int, k: int
+) -> None:
+    if not kernels.has_int8:
+        pytest.skip("this processor has no int8 products")
+    x_TD, W_FD, b = draw(seed, tokens, width), draw(seed + 1, latents, width), draw(seed + 2, latents)
+    stretch = draw(seed + 3, width).exp()
+    packed = kernels.pack_latents(W_FD, stretch)
+    value, latent = kernels.shortlist_topk(x_TD, W_FD, b, packed=packed, stretch=stretch, candidates=2 * k, k=k)
+    pre_TF = torch.addmm(b, x_TD, W_FD.t())
+    torch.testing.assert_close(value, pre_TF.gather(1, latent.long()), rtol=1e-4, atol=1e-4)
+    assert bool((latent.diff(dim=1) > 0).all())
+    # With every latent a candidate nothing can be missed.
+    if latents <= 192:
+        value, _ = kernels.shortlist_topk(x_TD, W_FD, b, packed=packed, stretch=stretch, candidates=latents, k=k)
+        best = pre_TF.topk(k, dim=1).values.sort(dim=1).values
+        torch.testing.assert_close(value.sort(dim=1).values, best, rtol=1e-4, atol=1e-4)
+
+
+def shortlisted(min_recall: float) -> tuple[list[float], list[str]]:
+    """The recall of ten steps with the shortlist, and what was said."""
+    variant = TopK(k=4, encoder="shortlist", min_recall=min_recall)
+    sae = build(variant, Shape(48, 256, 48), generator=torch.Generator().manual_seed(0))
+    recalls, said = [], []
+    for step in range(10):
+        x_TD = draw(step, 64, 48)
+        outcome = sae.outcome(x_TD, x_TD, dead=torch.zeros(256, dtype=torch.bool), progress=0.5)
+        recalls.append(outcome.encoder_recall)
+        said += [outcome.notice] if outcome.notice else []
+    return recalls, said
+
+
+def test_the_shortlist_finds_nearly_all_and_its_recall_is_measured(kernels: Library) -> None:
+    if not kernels.has_int8:
+        pytest.skip("this processor has no int8 products")
+    recalls, said = shortlisted(min_recall=0.5)
+    assert 0.95 < min(recalls) <= 1
+    assert not said
+
+
+def test_a_shortlist_that_misses_too_many_gives_way_to_the_exact_encoder_and_says_so(
+    kernels: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels.has_int8:
+        pytest.skip("this processor has no int8 products")
+    monkeypatch.setattr("saeops.sae.shortlist.CANDIDATES", 1.0)
+    monkeypatch.setattr(
+        "saeops.sae.shortlist._stretch", lambda x_TD, _: 10 ** torch.linspace(-3, 3, x_TD.shape[1])
+    )
+    recalls, said = shortlisted(min_recall=0.999)
+    assert recalls[0] < 0.999
+    assert recalls[-1] == 1
+    assert len(said) == 1
+    assert "encoding exactly" in said[0]
+    assert torch.equal(torch.tensor(recalls[1:]), torch.ones(9))
+
+
+@pytest.mark.parametrize("encoder", ["exact", "shortlist"])
+def test_the_bits_do_not_depend_on_the_number_of_threads(encoder: str) -> None:
+    def gradients(threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        variant = TopK(k=4, encoder=encoder)  # type: ignore[arg-type]
+        sae = build(variant, Shape(48, 256, 48), generator=torch.Generator().manual_seed(0))
+        x_TD = draw(5, 300, 48)
+        sae.outcome(x_TD, x_TD, dead=torch.zeros(256, dtype=torch.bool), progress=0.5).loss.backward()
+        return [p.grad for p in sae.parameters() if p.grad is not None]
+
+    try:
+        for one, two in zip(gradients(1), gradients(2), strict=True):
+            assert torch.equal(one, two)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_without_a_compiler_there_is_a_reason_and_plain_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.disable()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = library.enable(tmp_path / "kernels")
+    assert isinstance(found, NotBuilt)
+    assert "no C++ compiler" in found.reason
+    assert library.for_tensors(torch.zeros(3)) is None
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.disable()
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\necho 'fatal error: out of luck' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    found = library.enable(tmp_path / "kernels")
+    assert isinstance(found, NotBuilt)
+    assert "out of luck" in found.reason
+    assert not list((tmp_path / "kernels").glob("*.so"))
