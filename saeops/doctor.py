@@ -41,7 +41,7 @@ MIN_FREE_BYTES = 5 * 2**30
 
 def examine(services: Services) -> list[Check]:
     """Every check, in the order in which a person would mend things."""
-    checks = [_python(), *_packages(), _device(), _program("git"), _disk(services)]
+    checks = [_python(), *_packages(), _device(), _kernels(services), _program("git"), _disk(services)]
     settings = services.settings
     checks += [
         _writable("checkout (artifacts/)", settings.root / "artifacts"),
@@ -86,6 +86,16 @@ def _device() -> Check:
     if torch.cuda.is_available():
         return Check("device", "ok", torch.cuda.get_device_name())
     return Check("device", "ok", f"cpu, {os.cpu_count()} cores (no CUDA device)")
+
+
+def _kernels(services: Services) -> Check:
+    from saeops.sae.native import library
+
+    found = library.enable(services.settings.cache / "kernels")
+    if isinstance(found, library.NotBuilt):
+        return Check("training kernels", "missing", found.reason, "install g++: training on a CPU gets faster")
+    int8 = "with int8 products" if found.has_int8 else "without int8 products (no AVX-512 VNNI)"
+    return Check("training kernels", "ok", f"compiled for this processor, {int8}")
 
 
 def _program(name: str) -> Check:

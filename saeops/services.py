@@ -146,7 +146,16 @@ class Services:
         from saeops.stages import train
 
         with self._watching("train", params) as watch:
+            self._ready_kernels(watch)
             return train.run(params, self.space, watch=watch)
+
+    def _ready_kernels(self, watch: Watch) -> None:
+        """Compiled kernels for training on this machine's CPU, or a word about why there are none."""
+        from saeops.sae.native import library
+
+        found = library.enable(self.settings.cache / "kernels")
+        if isinstance(found, library.NotBuilt):
+            watch.say(f"train: in plain torch, which is slower on a CPU ({found.reason}; see `saeops doctor`)")
 
     def diagnose(self, params: Params) -> "Diagnosed":
         from saeops.stages import diagnose
@@ -174,13 +183,22 @@ class Services:
             return bundle.run(params, self.space, watch=watch)
 
     def import_sae(
-        self, params: Params, folder: Path, *, format: "Format | None", site: str | None, force: bool
+        self,
+        params: Params,
+        folder: Path,
+        *,
+        format: "Format | None",
+        site: str | None = None,
+        target_site: str | None = None,
+        force: bool = False,
     ) -> Ref:
         """Another library's SAE in the place of a trained one."""
         from saeops.stages import foreign
 
         with self._watching("import", params) as watch:
-            return foreign.import_sae(folder, self.space, format=format, site=site, force=force, watch=watch)
+            return foreign.import_sae(
+                folder, self.space, format=format, site=site, target_site=target_site, force=force, watch=watch
+            )
 
     def export_sae(self, format: "Format", *, to: Path | None, reference: str | None, force: bool) -> "Exported":
         """The local SAE, or that of a dictionary that `reference` means, as another library keeps it."""

@@ -61,9 +61,12 @@ def read_provenance(path: Path) -> Provenance:
         ) from error
 
 
+SOURCES = {".py", ".cpp", ".h"}
+
+
 def code_digest(package: Path) -> str:
-    """sha256 over the names and bytes of a package's Python sources."""
-    sources = sorted(path for path in package.rglob("*.py") if path.is_file())
+    """sha256 over the names and bytes of a package's sources, Python and C++."""
+    sources = sorted(path for path in package.rglob("*") if path.suffix in SOURCES and path.is_file())
     return digest_json({path.relative_to(package).as_posix(): digest_file(path) for path in sources})
 
 

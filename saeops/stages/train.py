@@ -133,6 +133,8 @@ def follow(
     facts = state.curve[-1].facts() if state.curve else {}
     with watch.bar("train", left, "tokens") as bar:
         for done in train(state, data.batches, config=config, checkpoints=checkpoints):
+            if done.notice is not None:
+                watch.say(f"train: step {done.step}: {done.notice}")
             if done.point is not None:
                 facts = done.point.facts()
                 watch.metrics(done.point.metrics(), step=done.step)
