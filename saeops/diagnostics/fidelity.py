@@ -1,10 +1,12 @@
 """Fidelity: what the model loses when it goes on from the reconstruction.
 
-The activations at the site are replaced at the positions of the token policy's
-mask and nowhere else; CE and KL are counted on the predictions made from those
-positions. Clean, SAE, zero- and mean-ablation use one and the same mask.
+The activations at the site (a transcoder's target site) are replaced at the
+positions of the token policy's mask and nowhere else; CE and KL are counted on
+the predictions made from those positions. Clean, SAE, zero- and mean-ablation
+use one and the same mask.
 
-# B window, W position in a window, D d_model, V vocabulary, N masked-in position, U document
+# B window, W position in a window, D d_model, E width of the target (D in an autoencoder), V vocabulary,
+# N masked-in position, U document
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,17 +17,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saeops.activations.sites import PairEdit
 from saeops.stats import Interval, ratio_interval
 
 Array = np.ndarray
 
-Edit = Callable[[Float[Tensor, "B W D"]], Float[Tensor, "B W D"]]
-Run = Callable[[Int[Tensor, "B W"], Edit], Float[Tensor, "B W V"]]
-"""The model's logits with the site's activations replaced by what the edit returns."""
-Splice = Callable[[Float[Tensor, "N D"]], Float[Tensor, "N D"]]
-"""What stands in the place of the activations at masked-in positions."""
-Mask = Callable[[Int[Tensor, "B W"], Int[Tensor, " B"], Float[Tensor, "B W D"]], Bool[Tensor, "B W"]]
-"""Which positions count, from token ids, window lengths and activations."""
+Run = Callable[[Int[Tensor, "B W"], PairEdit], Float[Tensor, "B W V"]]
+"""The model's logits with the target site's activations replaced by what the edit returns."""
+Splice = Callable[[Float[Tensor, "N D"], Float[Tensor, "N E"]], Float[Tensor, "N E"]]
+"""What stands in the place of the target's activations at masked-in positions, given both sites of the pass."""
+Mask = Callable[
+    [Int[Tensor, "B W"], Int[Tensor, " B"], Float[Tensor, "B W D"], Float[Tensor, "B W E"]], Bool[Tensor, "B W"]
+]
+"""Which positions count, from token ids, window lengths and both sites' activations."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ class FidelitySums:
     """KL(clean ‖ spliced), by the splice's name."""
 
 
-def splice_at(mask_BW: Bool[Tensor, "B W"], splice: Splice) -> Edit:
+def splice_at(mask_BW: Bool[Tensor, "B W"], splice: Splice) -> PairEdit:
     """An edit that replaces masked-in positions and leaves every other one as it is."""
 
-    def edit(x_BWD: Float[Tensor, "B W D"]) -> Float[Tensor, "B W D"]:
-        mask = mask_BW.to(x_BWD.device)
-        edited = x_BWD.clone()
-        edited[mask] = splice(x_BWD[mask]).to(edited)
+    def edit(x_BWD: Float[Tensor, "B W D"], y_BWE: Float[Tensor, "B W E"]) -> Float[Tensor, "B W E"]:
+        mask = mask_BW.to(y_BWE.device)
+        edited = y_BWE.clone()
+        edited[mask] = splice(x_BWD[mask], y_BWE[mask]).to(edited)
         return edited
 
     return edit
@@ -75,14 +79,14 @@ def fidelity_sums(
 ) -> Iterator[FidelitySums]:
     """The sums of each batch: one forward pass clean, one for every splice."""
     for batch in batches:
-        seen: list[Tensor] = []
+        seen: list[tuple[Tensor, Tensor]] = []
 
-        def record(x_BWD: Tensor, seen: list[Tensor] = seen) -> Tensor:
-            seen.append(x_BWD.detach())
-            return x_BWD
+        def record(x_BWD: Tensor, y_BWE: Tensor, seen: list[tuple[Tensor, Tensor]] = seen) -> Tensor:
+            seen.append((x_BWD.detach(), y_BWE.detach()))
+            return y_BWE
 
         clean = run(batch.ids_BW, record)
-        mask_BW = mask(batch.ids_BW, batch.lengths, seen[0]).cpu()
+        mask_BW = mask(batch.ids_BW, batch.lengths, *seen[0]).cpu()
         scored = _Scored(batch, counted_positions(mask_BW, batch.lengths), clean)
         # Only its log-probabilities are still needed, and it is as large as they are.
         del clean

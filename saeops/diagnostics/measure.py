@@ -1,6 +1,7 @@
 """What an SAE does on held-out documents, measured from an activation set.
 
-# T token, D d_model, U document, W position in a window
+# T token, D d_model, E width of the target (D in an autoencoder), U document, B window, W position in a window,
+# N masked-in position
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saeops.activations.pairing import batches_in_order, shuffled_batches
 from saeops.activations.reader import ActivationSet
-from saeops.activations.shuffle import ShuffledTokens
+from saeops.activations.sites import Sites
 from saeops.activations.split import Split
 from saeops.activations.windows import Window, norm_mask, pad_windows, position_mask, window_lengths
-from saeops.diagnostics.fidelity import FidelitySums, Mask, Run, WindowBatch, by_document, fidelity_sums
-from saeops.diagnostics.nulls import Pca
+from saeops.diagnostics.fidelity import FidelitySums, Mask, Run, Splice, WindowBatch, by_document, fidelity_sums
+from saeops.diagnostics.nulls import Pca, ReducedRank
 from saeops.diagnostics.reconstruction import (
     ReconstructionMeter,
     ReconstructionSums,
@@ -60,25 +62,27 @@ class Measured:
 
 
 def measure(acts: ActivationSet, sae: Sae, *, advance: Advance) -> Measured:
-    """Encode and reconstruct the eval split once.
+    """Encode the eval split once, and compare what it decodes to with the activations at the target site.
 
     Raises:
         StageMissing: the eval split holds no token.
+        SiteUnknown: a site of the SAE was not harvested.
+        SitesUnpaired: a transcoder's sites do not hold the same tokens.
     """
-    site = sae.meta.site
-    if acts.count(site, SPLIT) == 0:
-        raise StageMissing(f"no {SPLIT} tokens at {site}", hint="run `saeops harvest` with more tokens")
+    sites = sae.meta.sites
+    if acts.count(sites.input, SPLIT) == 0:
+        raise StageMissing(f"no {SPLIT} tokens at {sites.input}", hint="run `saeops harvest` with more tokens")
     documents = eval_documents(acts)
     window_tokens, shift = _window(acts)
-    by_document = ReconstructionMeter(len(documents), acts.width(site))
-    by_position = ReconstructionMeter(acts.context_size, acts.width(site))
+    by_document = ReconstructionMeter(len(documents), acts.width(sites.target))
+    by_position = ReconstructionMeter(acts.context_size, acts.width(sites.target))
     sparsity = SparsityMeter(len(documents), sae.meta.d_sae)
-    for batch in acts.batches(site, SPLIT, BATCH_TOKENS):
-        codes = sae.encode(batch.activations)
-        x_hat_TD = sae.decode(codes)
-        row_T = torch.searchsorted(documents, batch.document.long())
-        by_document.add(row_T, batch.activations, x_hat_TD)
-        by_position.add(batch.position.long() % window_tokens + shift, batch.activations, x_hat_TD)
+    for batch in batches_in_order(acts, sites, SPLIT, BATCH_TOKENS):
+        codes = sae.encode(batch.x_TD)
+        y_hat_TE = sae.decode(codes)
+        row_T = torch.searchsorted(documents, batch.tokens.document.long())
+        by_document.add(row_T, batch.y_TE, y_hat_TE)
+        by_position.add(batch.tokens.position.long() % window_tokens + shift, batch.y_TE, y_hat_TE)
         sparsity.add(row_T, codes)
         advance(len(batch))
     return Measured(by_document.sums(), by_position.sums(), sparsity.firing())
@@ -93,14 +97,19 @@ def measured_metrics(measured: Measured, draw: Bootstrap, *, dense_above: float)
     }
 
 
-def pca_null(acts: ActivationSet, site: str, rank: int, draw: Bootstrap) -> Interval:
-    """Explained variance on eval documents of PCA of this rank, fitted on train documents."""
-    pca = Pca.fit(_train_sample(acts, site, seed=draw.seed), rank)
+def pca_null(acts: ActivationSet, sites: Sites, rank: int, draw: Bootstrap) -> Interval:
+    """Explained variance on eval documents of PCA of this rank, fitted on train documents.
+
+    A transcoder must foretell its target from another site, which a PCA of the target would look at; beside it
+    stands the best linear map of this rank between the two.
+    """
+    x_TD, y_TE = _train_sample(acts, sites, seed=draw.seed)
+    predict = ReducedRank.fit(x_TD, y_TE, rank).predict if sites.transcodes else Pca.fit(x_TD, rank).reconstruct
     documents = eval_documents(acts)
-    meter = ReconstructionMeter(len(documents), acts.width(site))
-    for batch in acts.batches(site, SPLIT, BATCH_TOKENS):
-        row_T = torch.searchsorted(documents, batch.document.long())
-        meter.add(row_T, batch.activations, pca.reconstruct(batch.activations))
+    meter = ReconstructionMeter(len(documents), acts.width(sites.target))
+    for batch in batches_in_order(acts, sites, SPLIT, BATCH_TOKENS):
+        row_T = torch.searchsorted(documents, batch.tokens.document.long())
+        meter.add(row_T, batch.y_TE, predict(batch.x_TD))
     return explained_variance(meter.sums().seen(), resamples=draw.resamples, seed=draw.seed)
 
 
@@ -141,17 +150,17 @@ def fidelity(
     windows: Sequence[Window],
     acts: ActivationSet,
     sae: Sae,
-    mean: Float[Array, " D"],
+    mean: Float[Array, " E"],
     *,
     special_ids: frozenset[int],
     advance: Advance,
 ) -> FidelitySums:
-    """CE and KL with the SAE's reconstruction, zeros and the mean in the place of the activations."""
-    mean_D = torch.from_numpy(mean).float()
-    splices = {
-        "sae": lambda x_ND: sae.reconstruct(x_ND.cpu()),
-        "zero": torch.zeros_like,
-        "mean": lambda x_ND: mean_D.expand(len(x_ND), -1),
+    """CE and KL with the SAE's reconstruction, zeros and the mean in the place of the target's activations."""
+    mean_E = torch.from_numpy(mean).float()
+    splices: dict[str, Splice] = {
+        "sae": lambda x_ND, _: sae.reconstruct(x_ND.cpu()),
+        "zero": lambda _, y_NE: torch.zeros_like(y_NE),
+        "mean": lambda _, y_NE: mean_E.expand(len(y_NE), -1),
     }
     parts = []
     for part in fidelity_sums(run, window_batches(windows), policy_mask(acts, sae, special_ids), splices):
@@ -171,14 +180,18 @@ def window_batches(windows: Sequence[Window]) -> list[WindowBatch]:
 
 
 def policy_mask(acts: ActivationSet, sae: Sae, special_ids: frozenset[int]) -> Mask:
-    """The activation set's own token policy, at the SAE's site."""
-    limit = acts.norm_limit(sae.meta.site)
+    """The activation set's own token policy, at the SAE's sites."""
+    sites = sae.meta.sites
+    limit, target_limit = acts.norm_limit(sites.input), acts.norm_limit(sites.target)
 
     def mask(
-        ids_BW: Int[Tensor, "B W"], lengths: Int[Tensor, " B"], x_BWD: Float[Tensor, "B W D"]
+        ids_BW: Int[Tensor, "B W"],
+        lengths: Int[Tensor, " B"],
+        x_BWD: Float[Tensor, "B W D"],
+        y_BWE: Float[Tensor, "B W E"],
     ) -> Bool[Tensor, "B W"]:
         counts_BW = position_mask(ids_BW, lengths, acts.policy, special_ids, bos=acts.bos)
-        return counts_BW & norm_mask(x_BWD, limit).cpu()
+        return counts_BW & norm_mask(x_BWD, limit).cpu() & norm_mask(y_BWE, target_limit).cpu()
 
     return mask
 
@@ -195,8 +208,11 @@ def _window(acts: ActivationSet) -> tuple[int, int]:
     return acts.context_size - shift, shift
 
 
-def _train_sample(acts: ActivationSet, site: str, *, seed: int) -> Float[Tensor, "T D"]:
-    size = min(2048, acts.count(site, "train"))
-    shuffled = ShuffledTokens(acts, site, batch_size=size, buffer_tokens=PCA_TOKENS, seed=seed)
-    batches = max(1, min(PCA_TOKENS, shuffled.tokens) // size)
-    return torch.cat([batch.activations for batch in islice(shuffled, batches)])
+def _train_sample(
+    acts: ActivationSet, sites: Sites, *, seed: int
+) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T E"]]:
+    tokens = acts.count(sites.input, "train")
+    size = min(2048, tokens)
+    shuffled = shuffled_batches(acts, sites, batch_size=size, buffer_tokens=PCA_TOKENS, seed=seed)
+    batches = list(islice(shuffled, max(1, min(PCA_TOKENS, tokens) // size)))
+    return torch.cat([batch.x_TD for batch in batches]), torch.cat([batch.y_TE for batch in batches])

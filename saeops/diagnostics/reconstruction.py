@@ -1,5 +1,6 @@
 """Reconstruction: how much of the activations the SAE gives back.
 
+x is what is to be given back: a transcoder's target, which it reads elsewhere.
 Everything is computed from sums a group of tokens, in float64: with documents
 as groups they give the metrics and their bootstrap, with positions a profile.
 

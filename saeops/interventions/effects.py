@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saeops.activations.sites import PairEdit
 from saeops.activations.windows import Window
 from saeops.interventions.config import BenchConfig
-from saeops.interventions.hooks import Edit, ablate, random_directions, steer
+from saeops.interventions.hooks import ablate, random_directions, steer
 from saeops.interventions.panel import ScoredItem
 from saeops.interventions.passes import Batch, Site, token_kl
 from saeops.sae.canonical import Sae
@@ -179,7 +180,7 @@ class Bench:
             stayed=_pair(self._sizes(change_NV, stayed), [self._sizes(c, stayed) for c in changes_KNV]),
         )
 
-    def _change(self, edit: Edit) -> Float[Tensor, "N V"]:
+    def _change(self, edit: PairEdit) -> Float[Tensor, "N V"]:
         return self.site.last(self.prompts, edit) - self.clean_NV
 
     def _sizes(self, change_NV: Tensor, side: Callable[[ScoredItem], tuple[int, ...]]) -> np.ndarray:
@@ -191,7 +192,7 @@ class Bench:
             ]
         )
 
-    def _neutral_kl(self, edit: Edit) -> np.ndarray:
+    def _neutral_kl(self, edit: PairEdit) -> np.ndarray:
         """Mean over each neutral document's counted tokens, in the caller's order."""
         means: list[Tensor] = []
         edited = self.site.every(self.neutral, edit)

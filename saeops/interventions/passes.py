@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeops.activations.policy import TokenPolicy
+from saeops.activations.sites import Edit, PairEdit, Sites
 from saeops.activations.windows import Window, pad_windows, position_mask, prepended, window_lengths
-from saeops.interventions.hooks import Edit, latent_activation, only_at
-from saeops.sae.canonical import Sae
+from saeops.interventions.hooks import latent_activation, only_at
+from saeops.sae.canonical import Sae, SaeMeta
 
 BATCH_TOKENS = 512
 """Positions a pass, padding included: more gains no speed on a CPU, and logits take V · 4 bytes each."""
@@ -52,12 +53,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Site:
-    """One site of one model under one token policy: everything a pass needs beside text and edit."""
+    """Where in a model an SAE reads and writes, under one token policy: all a pass needs beside text and edit."""
 
     model: Model
-    name: str
+    sites: Sites
     policy: TokenPolicy
     norm_limit: float | None
+    target_norm_limit: float | None = None
+    """The norm limit at the target, where it is another site."""
+
+    @classmethod
+    def of(cls, model: Model, meta: SaeMeta) -> "Site":
+        """That of an SAE, under the policy it was trained with."""
+        return cls(model, meta.sites, meta.policy, meta.norm_limit, meta.target_norm_limit)
 
     @property
     def bos(self) -> int | None:
@@ -82,7 +90,7 @@ class Site:
         mask_BW = position_mask(ids_BW, lengths_B, self.policy, self.model.special_ids, bos=self.bos)
         return Batch(ids_BW, lengths_B, mask_BW, torch.tensor(order))
 
-    def last(self, batches: Sequence[Batch], edit: Edit | None) -> Float[Tensor, "N V"]:
+    def last(self, batches: Sequence[Batch], edit: PairEdit | None) -> Float[Tensor, "N V"]:
         """Log-probabilities of what follows each window."""
         parts = [
             self.model.logits(batch.ids_BW, self._edits(batch, edit), at=batch.lengths_B - 1)[:, 0]
@@ -91,7 +99,7 @@ class Site:
         order_N = torch.cat([batch.order_B for batch in batches])
         return torch.cat(parts).log_softmax(-1)[order_N.argsort().to(parts[0].device)]
 
-    def every(self, batches: Sequence[Batch], edit: Edit | None) -> Iterator[Float[Tensor, "B W V"]]:
+    def every(self, batches: Sequence[Batch], edit: PairEdit | None) -> Iterator[Float[Tensor, "B W V"]]:
         """Log-probabilities after every position, batch by batch."""
         for batch in batches:
             yield self.model.logits(batch.ids_BW, self._edits(batch, edit)).log_softmax(-1)
@@ -99,13 +107,16 @@ class Site:
     def fires(self, batches: Sequence[Batch], sae: Sae, latent: int) -> bool:
         """Whether the latent fires anywhere the token policy counts."""
         for batch in batches:
-            h_BWD = self.model.capture(batch.ids_BW, [self.name])[self.name]
-            if bool((latent_activation(sae, h_BWD, latent) > 0)[batch.mask_BW.to(h_BWD.device)].any()):
+            x_BWD = self.model.capture(batch.ids_BW, [self.sites.input])[self.sites.input]
+            if bool((latent_activation(sae, x_BWD, latent) > 0)[batch.mask_BW.to(x_BWD.device)].any()):
                 return True
         return False
 
-    def _edits(self, batch: Batch, edit: Edit | None) -> dict[str, Edit]:
-        return {} if edit is None else {self.name: only_at(edit, batch.mask_BW, norm_limit=self.norm_limit)}
+    def _edits(self, batch: Batch, edit: PairEdit | None) -> dict[str, Edit]:
+        if edit is None:
+            return {}
+        limits = {"norm_limit": self.norm_limit, "target_norm_limit": self.target_norm_limit}
+        return self.sites.edits(only_at(edit, batch.mask_BW, **limits))
 
 
 def _fits(lengths: Sequence[int]) -> bool:

@@ -28,7 +28,7 @@ from saeops.labelling import schema as label_schema
 from saeops.metrics import write_metrics
 from saeops.params import Params
 from saeops.ports import LanguageModel, Watch
-from saeops.refs import Ref, Workspace, parse_site
+from saeops.refs import Ref, Workspace, writes_to_residual
 from saeops.sae.canonical import Sae
 from saeops.sealed import Sealed, kept, open_sealed, seal
 from saeops.tables import read_table, write_table
@@ -101,8 +101,7 @@ class _Subject:
 
     @cached_property
     def site(self) -> Site:
-        meta = self.sae.meta
-        return Site(self.model, meta.site, meta.policy, meta.norm_limit)
+        return Site.of(self.model, self.sae.meta)
 
     def bench(self) -> Bench:
         """The panel and the neutral documents with their clean passes."""
@@ -177,10 +176,11 @@ def _check_belonging(sae: Sae, model: LanguageModel) -> None:
             f"the SAE was trained on model {read[:12]}, the model at hand is {model.identity.digest[:12]}",
             hint="run `saeops train` on activations of this model, or set model.ref back",
         )
-    if parse_site(sae.meta.site)[1] == "mlp_hidden":
+    target = sae.meta.sites.target
+    if not writes_to_residual(target):
         raise SiteUnknown(
-            f"{sae.meta.site} does not write to the residual stream: its directions raise no tokens to look for",
-            hint="bench an SAE trained on resid_post, attn_out or mlp_out",
+            f"{target} does not write to the residual stream: its directions raise no tokens to look for",
+            hint="bench an SAE that gives back resid_post, attn_out or mlp_out",
         )
 
 

@@ -36,7 +36,7 @@ from saeops.files import publish_folder
 from saeops.metrics import write_metrics
 from saeops.params import Params
 from saeops.ports import LanguageModel, Watch
-from saeops.refs import Ref, Workspace, parse_site
+from saeops.refs import Ref, Workspace, writes_to_residual
 from saeops.sae.canonical import Sae
 from saeops.sealed import kept, open_sealed, seal
 from saeops.stats import Interval
@@ -146,13 +146,13 @@ def _made(
 
 
 def _diagnose(subject: _Subject, folder: Path) -> dict[str, Any]:
-    config, site = subject.params.diagnose, subject.sae.meta.site
+    config, meta = subject.params.diagnose, subject.sae.meta
     draw = Bootstrap(config.resamples, subject.params.seed)
-    with subject.watch.bar("reconstruction and sparsity", subject.acts.count(site, SPLIT), "tokens") as bar:
+    with subject.watch.bar("reconstruction and sparsity", subject.acts.count(meta.site, SPLIT), "tokens") as bar:
         measured = measure(subject.acts, subject.sae, advance=bar.advance)
     metrics = measured_metrics(measured, draw, dense_above=config.dense_above)
     rank = round(metrics["l0"].point)
-    metrics["pca_explained_variance"] = pca_null(subject.acts, site, rank, draw)
+    metrics["pca_explained_variance"] = pca_null(subject.acts, meta.sites, rank, draw)
     metrics |= _fidelity(subject, measured, draw)
     assert metrics.keys() == METRICS.keys(), "every declared metric is measured, and no other"
     write_metrics(folder / schema.METRICS_FILE, metrics)
@@ -162,7 +162,8 @@ def _diagnose(subject: _Subject, folder: Path) -> dict[str, Any]:
     subject.watch.metrics(_flat(metrics))
     return {
         "model": subject.model.identity.to_json(),
-        "site": site,
+        "site": meta.site,
+        "target_site": meta.target_site,
         "split": SPLIT,
         "documents": int((measured.firing.tokens_U > 0).sum()),
         "tokens": measured.firing.tokens,
@@ -171,12 +172,12 @@ def _diagnose(subject: _Subject, folder: Path) -> dict[str, Any]:
 
 
 def _fidelity(subject: _Subject, measured: Measured, draw: Bootstrap) -> dict[str, Interval]:
-    acts, model, site = subject.acts, subject.model, subject.sae.meta.site
+    acts, model, sites = subject.acts, subject.model, subject.sae.meta.sites
     wanted = subject.params.diagnose.fidelity_documents
     windows = fidelity_windows(acts, documents=wanted, seed=draw.seed)
     with subject.watch.bar("fidelity", sum(len(window.ids) - 1 for window in windows), "tokens") as bar:
         sums = fidelity(
-            lambda ids, edit: model.logits(ids, {site: edit}),
+            lambda ids, edit: model.logits(ids, sites.edits(edit)),
             windows,
             acts,
             subject.sae,
@@ -232,6 +233,7 @@ def _catalog(subject: _Subject, folder: Path) -> dict[str, Any]:
     return {
         "model": subject.model.identity.to_json(),
         "site": sae.meta.site,
+        "target_site": sae.meta.target_site,
         "split": CATALOG_SPLIT,
         "documents": len(made.layout.document_U),
         "tokens": made.gathered.tokens,
@@ -242,8 +244,8 @@ def _catalog(subject: _Subject, folder: Path) -> dict[str, Any]:
 
 
 def _effects(subject: _Subject) -> list[LogitEffects]:
-    """Logit effects of all latents; none at a site that does not write to the residual stream."""
-    if parse_site(subject.sae.meta.site)[1] == "mlp_hidden":
+    """Logit effects of all latents; none where they do not write to the residual stream."""
+    if not writes_to_residual(subject.sae.meta.sites.target):
         return []
     W_dec, effects = subject.sae.W_dec, []
     n, vocabulary = subject.params.diagnose.logit_tokens, subject.model.identity.vocabulary

@@ -51,7 +51,7 @@ seeds = st.integers(0, 50)
 @given(saes, seeds, latents, st.floats(-5, 5))
 def test_clamp_puts_the_target_in_the_place_of_the_latents_part(sae: Sae, seed: int, latent: int, target: float):
     h_BWD = hidden(seed)
-    edited = clamp(sae, latent, target)(h_BWD)
+    edited = clamp(sae, latent, target)(h_BWD, h_BWD)
     for b in range(2):
         for w in range(3):
             f = plain_activation(sae, h_BWD[b, w], latent)
@@ -67,22 +67,22 @@ def test_ablation_takes_away_what_the_latent_adds_and_keeps_the_error(sae: Sae, 
     error_TD = x_TD - (f_TF @ sae.W_dec + sae.b_dec)
     f_TF[:, latent] = 0
     expected = f_TF @ sae.W_dec + sae.b_dec + error_TD
-    torch.testing.assert_close(ablate(sae, latent)(h_BWD).reshape(-1, D), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ablate(sae, latent)(h_BWD, h_BWD).reshape(-1, D), expected, atol=1e-5, rtol=1e-5)
 
 
 @given(saes, seeds, latents)
 def test_ablation_changes_nothing_where_the_latent_is_silent(sae: Sae, seed: int, latent: int):
     h_BWD = hidden(seed)
     silent_BW = latent_activation(sae, h_BWD, latent) == 0
-    assert torch.equal(ablate(sae, latent)(h_BWD)[silent_BW], h_BWD[silent_BW])
+    assert torch.equal(ablate(sae, latent)(h_BWD, h_BWD)[silent_BW], h_BWD[silent_BW])
 
 
 @given(saes, seeds, latents)
 def test_the_random_control_of_an_ablation_moves_as_far_elsewhere(sae: Sae, seed: int, latent: int):
     h_BWD = hidden(seed)
     along_D = random_directions(1, D, generator=torch.Generator().manual_seed(seed))[0]
-    own = (ablate(sae, latent)(h_BWD) - h_BWD).norm(dim=-1)
-    control = (ablate(sae, latent, along=along_D)(h_BWD) - h_BWD).norm(dim=-1)
+    own = (ablate(sae, latent)(h_BWD, h_BWD) - h_BWD).norm(dim=-1)
+    control = (ablate(sae, latent, along=along_D)(h_BWD, h_BWD) - h_BWD).norm(dim=-1)
     torch.testing.assert_close(own, control, atol=1e-4, rtol=1e-4)
 
 
@@ -90,7 +90,7 @@ def test_the_random_control_of_an_ablation_moves_as_far_elsewhere(sae: Sae, seed
 def test_steering_adds_the_amount_along_the_direction(seed: int, amount: float):
     h_BWD = hidden(seed)
     direction_D = random_directions(1, D, generator=torch.Generator().manual_seed(seed))[0]
-    moved = steer(direction_D, amount)(h_BWD) - h_BWD
+    moved = steer(direction_D, amount)(h_BWD, h_BWD) - h_BWD
     torch.testing.assert_close(moved, (amount * direction_D).expand_as(moved), atol=1e-5, rtol=1e-5)
 
 
@@ -98,9 +98,9 @@ def test_steering_adds_the_amount_along_the_direction(seed: int, amount: float):
 def test_projecting_out_leaves_nothing_in_the_span_and_all_of_the_rest(seed: int, count: int):
     h_BWD = hidden(seed)
     directions_KD = random_directions(count, D, generator=torch.Generator().manual_seed(seed))
-    once = project_out(directions_KD)(h_BWD)
+    once = project_out(directions_KD)(h_BWD, h_BWD)
     assert (once @ directions_KD.T).abs().max() < 1e-4
-    torch.testing.assert_close(project_out(directions_KD)(once), once, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(project_out(directions_KD)(once, once), once, atol=1e-5, rtol=1e-5)
     taken = (h_BWD - once).reshape(-1, D)
     in_span = torch.linalg.lstsq(directions_KD.T, taken.T).solution
     torch.testing.assert_close((directions_KD.T @ in_span).T, taken, atol=1e-3, rtol=1e-3)
@@ -110,7 +110,7 @@ def test_projecting_out_leaves_nothing_in_the_span_and_all_of_the_rest(seed: int
 def test_masked_positions_and_outliers_stay_bit_for_bit(seed: int, mask: list[bool], limit: float):
     h_BWD = hidden(seed)
     mask_BW = torch.tensor(mask).reshape(2, 3)
-    edited = only_at(steer(torch.ones(D), 2.0), mask_BW, norm_limit=limit)(h_BWD)
+    edited = only_at(steer(torch.ones(D), 2.0), mask_BW, norm_limit=limit)(h_BWD, h_BWD)
     touched_BW = mask_BW & (h_BWD.norm(dim=-1) <= limit)
     assert torch.equal(edited[~touched_BW], h_BWD[~touched_BW])
     assert torch.equal(edited[touched_BW], h_BWD[touched_BW] + 2.0)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from saeops.activations.policy import TokenPolicy
+from saeops.activations.sites import Sites
 from saeops.activations.windows import Window, norm_mask, position_mask
 from saeops.adapters.models import TransformersModel
 from saeops.diagnostics.fidelity import (
@@ -22,6 +23,10 @@ from saeops.diagnostics.measure import window_batches
 SITE = "blocks.1.resid_post"
 
 
+def zeros(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(y)
+
+
 def windows_of(*lengths: int) -> list[Window]:
     generator = torch.Generator().manual_seed(0)
     return [
@@ -31,7 +36,7 @@ def windows_of(*lengths: int) -> list[Window]:
 
 
 def policy_mask(model: TransformersModel, limit: float | None = None) -> Mask:
-    def mask(ids: torch.Tensor, lengths: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def mask(ids: torch.Tensor, lengths: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return position_mask(ids, lengths, TokenPolicy(), model.special_ids, bos=model.bos_id) & norm_mask(
             x, limit
         )
@@ -41,21 +46,24 @@ def policy_mask(model: TransformersModel, limit: float | None = None) -> Mask:
 
 def sums_of(model: TransformersModel, windows: list[Window], mask: Mask, **splices: Splice) -> FidelitySums:
     parts = fidelity_sums(
-        lambda ids, edit: model.logits(ids, {SITE: edit}), window_batches(windows), mask, splices
+        lambda ids, edit: model.logits(ids, Sites.of(SITE, None).edits(edit)),
+        window_batches(windows),
+        mask,
+        splices,
     )
     return by_document(list(parts))
 
 
 def test_splicing_the_activations_themselves_costs_exactly_nothing(tiny_model: TransformersModel) -> None:
     """With the error term kept, x̂ + (x − x̂) = x: any cost would be the harness's own."""
-    sums = sums_of(tiny_model, windows_of(20, 9, 31), policy_mask(tiny_model), itself=lambda x: x)
+    sums = sums_of(tiny_model, windows_of(20, 9, 31), policy_mask(tiny_model), itself=lambda x, y: y)
     assert (sums.spliced["itself"] == sums.clean).all()
     assert (sums.kl["itself"] == 0).all()
 
 
 def test_clean_loss_is_the_models_own_next_token_loss(tiny_model: TransformersModel) -> None:
     windows = windows_of(20, 9)
-    sums = sums_of(tiny_model, windows, policy_mask(tiny_model), zero=torch.zeros_like)
+    sums = sums_of(tiny_model, windows, policy_mask(tiny_model), zero=zeros)
     for row, window in enumerate(windows):
         ids = torch.tensor([window.ids])
         logits = tiny_model.logits(ids)[0]
@@ -67,18 +75,19 @@ def test_clean_loss_is_the_models_own_next_token_loss(tiny_model: TransformersMo
 
 def test_kl_is_that_of_the_full_distributions(tiny_model: TransformersModel) -> None:
     windows = windows_of(15)
-    sums = sums_of(tiny_model, windows, policy_mask(tiny_model), zero=torch.zeros_like)
+    sums = sums_of(tiny_model, windows, policy_mask(tiny_model), zero=zeros)
     ids = torch.tensor([windows[0].ids])
     mask = torch.arange(15)[None] >= 1
     clean = tiny_model.logits(ids)[0, 1:-1].softmax(-1).double()
-    spliced = tiny_model.logits(ids, {SITE: splice_at(mask, torch.zeros_like)})[0, 1:-1].softmax(-1).double()
+    edits = Sites.of(SITE, None).edits(splice_at(mask, zeros))
+    spliced = tiny_model.logits(ids, edits)[0, 1:-1].softmax(-1).double()
     assert sums.kl["zero"][0] == pytest.approx(float((clean * (clean / spliced).log()).sum()), rel=1e-3)
 
 
 def test_masked_out_positions_keep_their_activation() -> None:
     x = torch.arange(24.0).reshape(1, 6, 4)
     mask = torch.tensor([[False, True, True, False, True, False]])
-    edited = splice_at(mask, torch.zeros_like)(x)
+    edited = splice_at(mask, zeros)(x, x)
     assert (edited[mask] == 0).all()
     assert (edited[~mask] == x[~mask]).all()
     assert x.sum() == 276, "the model's own tensor is left alone"
@@ -87,9 +96,9 @@ def test_masked_out_positions_keep_their_activation() -> None:
 def test_the_splice_sees_and_changes_masked_in_positions_only(tiny_model: TransformersModel) -> None:
     seen = []
 
-    def splice(x: torch.Tensor) -> torch.Tensor:
+    def splice(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         seen.append(x)
-        return x
+        return y
 
     windows = windows_of(20, 9)
     ids = torch.tensor([(*window.ids, *[0] * (20 - len(window.ids))) for window in windows])
@@ -109,14 +118,14 @@ def test_predictions_need_a_next_token_inside_the_window() -> None:
 
 def test_padding_changes_nothing(tiny_model: TransformersModel) -> None:
     windows = windows_of(31, 9)
-    together = sums_of(tiny_model, windows, policy_mask(tiny_model), zero=torch.zeros_like)
-    alone = sums_of(tiny_model, windows[1:], policy_mask(tiny_model), zero=torch.zeros_like)
+    together = sums_of(tiny_model, windows, policy_mask(tiny_model), zero=zeros)
+    alone = sums_of(tiny_model, windows[1:], policy_mask(tiny_model), zero=zeros)
     assert together.clean[1] == pytest.approx(alone.clean[0], rel=1e-5)
     assert together.spliced["zero"][1] == pytest.approx(alone.spliced["zero"][0], rel=1e-5)
 
 
 def test_a_document_without_a_counted_prediction_is_no_sample(tiny_model: TransformersModel) -> None:
-    sums = sums_of(tiny_model, windows_of(12, 2, 12), policy_mask(tiny_model), zero=torch.zeros_like)
+    sums = sums_of(tiny_model, windows_of(12, 2, 12), policy_mask(tiny_model), zero=zeros)
     assert sums.document.tolist() == [0, 2]
 
 

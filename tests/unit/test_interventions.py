@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from saeops.activations.policy import TokenPolicy
+from saeops.activations.sites import Sites
 from saeops.adapters.models import TransformersModel, load_model
 from saeops.interventions.config import BenchConfig
 from saeops.interventions.effects import Bench, Chosen, LatentEffects
@@ -28,7 +29,7 @@ PLANTED = 40
 
 @pytest.fixture(scope="module")
 def site(tiny_model: TransformersModel) -> Site:
-    return Site(tiny_model, SITE, TokenPolicy(), None)
+    return Site(tiny_model, Sites.of(SITE, None), TokenPolicy(), None)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ def test_logits_at_one_position_are_those_of_the_whole_window(family: Family, tm
     model = load_model(ModelParams(ref=str(folder), device="cpu"), Path("unused"))
     ids_BW = torch.randint(2, 300, (3, 6), generator=torch.Generator().manual_seed(0))
     at_B = torch.tensor([5, 2, 0])
-    edits = {"blocks.1.resid_post": steer(torch.ones(D) / D**0.5, 3.0)}
+    edits = Sites.of("blocks.1.resid_post", None).edits(steer(torch.ones(D) / D**0.5, 3.0))
     whole = model.logits(ids_BW, edits)[torch.arange(3), at_B]
     torch.testing.assert_close(model.logits(ids_BW, edits, at=at_B)[:, 0], whole, atol=1e-5, rtol=1e-5)
     assert model.logits(ids_BW).shape == (3, 6, model.identity.vocabulary)
