@@ -66,6 +66,10 @@ class TokenBatch:
     def __len__(self) -> int:
         return len(self.token)
 
+    def origin(self, row: int) -> str:
+        """Where a token comes from, for messages."""
+        return f"document {int(self.document[row])}, position {int(self.position[row])}"
+
 
 def take(batch: TokenBatch, chosen: Int[Tensor, " chosen"] | slice) -> TokenBatch:
     """The tokens chosen, in that order."""

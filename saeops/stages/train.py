@@ -2,8 +2,8 @@
 
 import shutil
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,8 +23,9 @@ from saeops.sealed import Sealed, kept, seal
 from saeops.tables import write_table
 from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.curve import CurveTable, curve_frame, loss_curve
-from saeops.training.loop import train
-from saeops.training.memory import bytes_needed
+from saeops.training.loop import coming, train
+from saeops.training.machine import machine_memory
+from saeops.training.memory import Memory, check_memory, in_gb, memory_needed
 from saeops.training.normalise import SAMPLE_TOKENS
 from saeops.training.pairs import Pair
 from saeops.training.schedule import Schedule
@@ -44,25 +45,32 @@ def run(params: Params, space: Workspace, *, watch: Watch) -> Ref:
         StageMissing: nothing has been harvested.
         ParamsInvalid: k or the batch does not fit.
         NonFinite: training diverged, or the activations hold NaN.
+        MemoryShort: the machine has less memory than is needed.
         CheckpointDamaged: there are checkpoints, and none can be trusted.
+        CheckpointMismatch: a checkpoint of another run lies among this run's.
     """
     acts = ActivationSet.open(space.activations)
-    inputs = {
-        "activations": acts.sealed.digest,
-        "seed": params.seed,
-        "train": params.train.model_dump(mode="json"),
-    }
+    inputs = inputs_of(params, acts)
     work = space.work("train", digest_json(inputs))
     finished = kept(space.sae, kind=KIND, inputs=inputs)
     if finished is None:
         data = TrainingData(acts, params.train, seed=params.seed)
         d_sae = check_against_model(params, d_model=data.d_model)
-        checkpoints = CheckpointFolder(work / "checkpoints", params.train.keep_checkpoints)
+        checkpoints = CheckpointFolder(work / "checkpoints", params.train.keep_checkpoints, inputs)
         state = begin_or_resume(params, data, checkpoints, d_sae=d_sae, watch=watch)
         follow(state, data, checkpoints, config=params.train, watch=watch)
         finished = publish(state, work / "sae", space.sae, meta=meta_of(params, acts, d_sae), inputs=inputs)
     shutil.rmtree(work, ignore_errors=True)
     return Ref.of(finished)
+
+
+def inputs_of(params: Params, acts: ActivationSet) -> dict[str, Any]:
+    """Everything that determines the SAE's bytes."""
+    return {
+        "activations": acts.sealed.digest,
+        "seed": params.seed,
+        "train": params.train.model_dump(mode="json", exclude={"sweep"}),
+    }
 
 
 class TrainingData:
@@ -94,13 +102,22 @@ class TrainingData:
             seed=self._seed,
             start_step=start_step,
         )
-        return (Pair(batch.x_TD, batch.y_TE) for batch in shuffled)
+        return (Pair(batch.x_TD, batch.y_TE, batch.tokens.origin) for batch in shuffled)
+
+    def memory_needed(self, train: TrainParams, d_sae: int) -> Memory:
+        """Of a run on this data."""
+        d_out = self.d_out if self.sites.transcodes else None
+        return memory_needed(train, train, d_model=self.d_model, d_sae=d_sae, d_out=d_out)
 
     def sample(self) -> Pair:
-        """At most `SAMPLE_TOKENS` tokens of the first epoch, for the normalisation."""
+        """At most `SAMPLE_TOKENS` tokens of the first epoch, for the normalisation.
+
+        Raises:
+            NonFinite: NaN or infinity among them.
+        """
         available = self._acts.count(self._train.site, "train")
         wanted = max(1, min(SAMPLE_TOKENS, available) // self._train.batch_size)
-        pairs = list(islice(self.batches(0), wanted))
+        pairs = list(coming(self.batches, 0, wanted))
         x_TD = torch.cat([pair.x_TD for pair in pairs])
         return Pair(x_TD, torch.cat([pair.y_TE for pair in pairs])) if self.sites.transcodes else Pair.same(x_TD)
 
@@ -109,20 +126,46 @@ def begin_or_resume(
     params: Params, data: TrainingData, checkpoints: CheckpointFolder, *, d_sae: int, watch: Watch
 ) -> TrainState:
     """The run as its newest whole checkpoint left it, or a fresh one."""
-    device = torch.device(_device(params.model.device))
+    device = device_of(params)
+    needed = data.memory_needed(params.train, d_sae)
+    watch.say(
+        f"train: {params.train.variant} with {d_sae:,} latents on {data.d_model} dimensions, "
+        f"needs up to {in_gb(needed.total)} of memory on {device}"
+    )
+    refuse_or_warn(needed, device, watch)
+    resumed = resumed_state(params, checkpoints, device=device, title="train", watch=watch)
+    if resumed is not None:
+        return resumed
+    return begin(params.train, data.sample(), d_sae=d_sae, seed=params.seed, device=device)
+
+
+def resumed_state(
+    params: Params, checkpoints: CheckpointFolder, *, device: torch.device, title: str, watch: Watch
+) -> TrainState | None:
+    """The run as its newest whole checkpoint left it, with a word on damaged ones; None before the first.
+
+    Raises:
+        CheckpointDamaged: there are checkpoints, and none can be trusted.
+        CheckpointMismatch: the newest is of another run.
+    """
     newest = checkpoints.newest()
     for fault in newest.damaged:
         watch.say(f"checkpoint damaged, taking the one before it: {fault}")
-    if newest.checkpoint is not None:
-        watch.say(f"train: going on after step {newest.checkpoint.step}")
-        return resume(params.train, newest.checkpoint, device=device)
-    d_out = data.d_out if data.sites.transcodes else None
-    needed = bytes_needed(params.train, params.train, d_model=data.d_model, d_sae=d_sae, d_out=d_out)
-    watch.say(
-        f"train: {params.train.variant} with {d_sae:,} latents on {data.d_model} dimensions, "
-        f"needs up to {needed / 1e9:.2f} GB of memory on {device}"
-    )
-    return begin(params.train, data.sample(), d_sae=d_sae, seed=params.seed, device=device)
+    if newest.checkpoint is None:
+        return None
+    watch.say(f"{title}: going on after step {newest.checkpoint.step}")
+    return resume(params.train, newest.checkpoint, device=device)
+
+
+def refuse_or_warn(needed: Memory, device: torch.device, watch: Watch) -> None:
+    """Compare with what the machine has.
+
+    Raises:
+        MemoryShort: more is needed than there is at all.
+    """
+    warning = check_memory(needed, machine_memory(device), device=device)
+    if warning is not None:
+        watch.say(warning)
 
 
 def follow(
@@ -184,7 +227,9 @@ def publish(state: TrainState, work: Path, target: Path, *, meta: SaeMeta, input
     return Sealed(**{**vars(sealed), "path": target})
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device_of(params: Params) -> torch.device:
+    """Where training runs: `auto` is CUDA where there is one."""
+    name = params.model.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
