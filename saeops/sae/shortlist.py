@@ -21,10 +21,14 @@ CANDIDATES = 1.5
 """Candidates scored again, in multiples of k."""
 MOST_CANDIDATES = 192
 """The room that the compiled kernel has for them."""
-WATCHED_TOKENS = 16
-"""Tokens of a step that are encoded exactly as well."""
-MEMORY = 0.95
-"""Decay of the running recall a step: about the last 20 steps count."""
+WATCHED_TOKENS = 64
+"""Tokens that are encoded exactly as well, at each step that is watched."""
+WATCHED_EVERY = 16
+"""Steps from one that is watched to the next."""
+MEMORY = 0.8
+"""Decay of the running recall: about the last 5 watched steps count, 320 tokens with k latents each."""
+STRIDE = 16
+"""One row in so many says how large each dimension is."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Shortlist(nn.Module):
         min_recall: the running recall under which the rest of the run is exact.
     """
 
+    steps: Tensor
     recall: Tensor
     exact: Tensor
 
     def __init__(self, min_recall: float) -> None:
         super().__init__()
         self.min_recall = min_recall
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("recall", torch.ones((), dtype=torch.float64))
         self.register_buffer("exact", torch.zeros((), dtype=torch.bool))
 
@@ -70,9 +76,13 @@ class Shortlist(nn.Module):
             x_TD, W_enc_FD, b_enc, packed=packed, stretch=stretch, candidates=candidates, k=k
         )
         picked = Picked(value, latent)
-        return Shortlisted(picked, *self._watch(x_TD, W_enc_FD, b_enc, picked))
+        self.steps += 1
+        watched = int(self.steps) % WATCHED_EVERY == 1
+        notice = self._watch(x_TD, W_enc_FD, b_enc, picked) if watched else None
+        return Shortlisted(picked, float(self.recall), notice)
 
-    def _watch(self, x_TD: Tensor, W_enc_FD: Tensor, b_enc: Tensor, picked: Picked) -> tuple[float, str | None]:
+    def _watch(self, x_TD: Tensor, W_enc_FD: Tensor, b_enc: Tensor, picked: Picked) -> str | None:
+        """Measure the recall; words where it has become too low."""
         rows = torch.linspace(0, len(x_TD) - 1, min(WATCHED_TOKENS, len(x_TD))).long()
         k = picked.latent.shape[1]
         exact = encode_topk(x_TD[rows], W_enc_FD, b_enc, k)
@@ -80,9 +90,9 @@ class Shortlist(nn.Module):
         self.recall.lerp_(found, 1 - MEMORY)
         recall = float(self.recall)
         if recall >= self.min_recall:
-            return recall, None
+            return None
         self.exact.fill_(True)
-        return recall, (
+        return (
             f"the shortlist finds {recall:.2%} of the top {k}, less than the {self.min_recall:.2%} asked for: "
             "encoding exactly from here on"
         )
@@ -94,6 +104,5 @@ def _stretch(x_TD: Tensor, W_enc_FD: Tensor) -> Float[Tensor, " D"]:
     The products stay the same. Residual streams have dimensions many times as large as the others, which
     would leave the others few of the 255 steps (Xiao et al. 2022, SmoothQuant, arXiv 2211.10438).
     """
-    x_D = torch.linalg.vector_norm(x_TD, dim=0) / len(x_TD) ** 0.5
-    w_D = torch.linalg.vector_norm(W_enc_FD, dim=0) / len(W_enc_FD) ** 0.5
-    return (x_D.clamp(min=1e-6) / w_D.clamp(min=1e-6)).sqrt()
+    x_D, w_D = (rows[::STRIDE].square().mean(0).sqrt().clamp(min=1e-6) for rows in (x_TD, W_enc_FD))
+    return (x_D / w_D).sqrt()
