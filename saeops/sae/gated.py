@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from saeops.sae.dense import Part, few_fire, in_chunks
+from saeops.sae.level import level_of_l0
 from saeops.sae.relu_l1 import warmed_up
 from saeops.sae.select import encode_above
 from saeops.sae.sparse import encode_at, reconstruct_at
@@ -22,6 +23,10 @@ class GatedSae(TrainableSae):
     f = relu(magnitude) where gate > 0. The loss is ‖y − ŷ‖² + λ Σ relu(gate) +
     ‖y − ŷ_gate‖², over D: ŷ_gate is made from relu(gate) by a decoder that gets
     no gradient from it, and is what teaches the gate to open.
+
+    Gates start with a bias that leaves few of them open, so that training is
+    sparse from its first step. With half of them open, as without a bias, the
+    penalty needs thousands of steps to close them (docs/decisions/sparse-start.md).
     """
 
     unit_rows = True
@@ -31,6 +36,9 @@ class GatedSae(TrainableSae):
         self.variant = variant
         self.r_mag = nn.Parameter(torch.zeros(shape.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(shape.d_sae))
+
+    def start(self, x_TD: Float[Tensor, "T D"]) -> None:
+        self.b_enc.fill_(-level_of_l0(self, x_TD, self.variant.first_l0))
 
     def outcome(
         self,

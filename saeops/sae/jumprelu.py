@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from saeops.sae.batch_topk import largest_of, smallest
 from saeops.sae.dense import Part, few_fire, in_chunks
+from saeops.sae.level import level_of_l0
 from saeops.sae.relu_l1 import warmed_up
 from saeops.sae.select import encode_above
 from saeops.sae.sparse import encode_at, reconstruct_at
@@ -20,9 +20,7 @@ from saeops.sae.trainable import Outcome, Shape, TrainableSae, Weights
 from saeops.sae.variants import JumpReLU, PenalisedL0, TargetL0
 
 FIRST_THRESHOLD = 0.001
-"""Every threshold before the data is seen, as in the source: in units of an activation of mean square norm 1."""
-START_TOKENS = 256
-"""Tokens of the sample from which thresholds start: all their positive pre-activations are in memory at once."""
+"""Every threshold before data is seen, as in the source: in units of an activation of mean square norm 1."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,10 @@ def jump(z: Float[Tensor, "..."], theta: Float[Tensor, "..."], bandwidth: float)
 class JumpReLUSae(TrainableSae):
     """A latent fires above its own threshold; loss = mse + price of the mean L0.
 
-    Thresholds start where the sample's L0 is the target, so that training is
-    sparse from its first step; under a plain penalty, at the source's constant.
+    Thresholds start where few latents of a sample fire, so that training is
+    sparse from its first step. From the source's constant of 0.001, far below
+    what fires at random, they need thousands of steps to rise
+    (docs/decisions/sparse-start.md).
     """
 
     unit_rows = True
@@ -62,15 +62,12 @@ class JumpReLUSae(TrainableSae):
 
     def start(self, x_TD: Float[Tensor, "T D"]) -> None:
         match self.variant.sparsity:
-            case TargetL0(target=target):
-                x_TD = x_TD[:START_TOKENS]
-                positive = encode_above(x_TD, self.W_enc_FD, self.b_enc, 0.0)
-                level = smallest(largest_of(positive, round(target * len(x_TD))))
-                self.log_threshold.clamp_(min=math.log(level) if level > 0 else -math.inf)
-            case PenalisedL0():
-                pass
+            case TargetL0(target=wanted) | PenalisedL0(first_l0=wanted):
+                level = level_of_l0(self, x_TD, wanted)
             case other:
                 assert_never(other)
+        if level > 0:
+            self.log_threshold.fill_(math.log(level))
 
     def outcome(
         self,

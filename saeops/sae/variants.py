@@ -91,6 +91,8 @@ class PenalisedL0(Frozen):
     """Name of the penalty in params."""
     coefficient: float = Field(default=1e-3, ge=0)
     """Share of the variance that a latent must explain to be worth firing."""
+    first_l0: float = Field(default=32, gt=0)
+    """Mean latents a token when training starts, by their thresholds; afterwards the penalty decides."""
 
 
 class JumpReLU(Frozen):
@@ -113,6 +115,8 @@ class Gated(Frozen):
     """Name of the variant in params."""
     l1_coefficient: float = Field(default=5.0, ge=0)
     """Weight of Σ relu(gate) beside the squared error."""
+    first_l0: float = Field(default=32, gt=0)
+    """Mean gates open on a token when training starts, by their bias; afterwards the penalty decides."""
     l1_warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     """Share of training over which the penalty grows from 0."""
 
