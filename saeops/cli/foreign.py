@@ -19,13 +19,18 @@ def import_(
     path: Annotated[Path, typer.Argument(help="The folder that holds the other library's files.")],
     format: Annotated[Format | None, typer.Option(help="Whose files they are.")] = None,
     site: Annotated[str | None, typer.Option(help="Where it reads, where its files do not tell.")] = None,
+    target_site: Annotated[
+        str | None, typer.Option(help="Where what a transcoder gives back belongs, where its files do not tell.")
+    ] = None,
     force: Force = False,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Put another library's SAE in artifacts/sae, in the place of a trained one."""
     services = open_services(root, quiet=as_json)
-    ref = services.import_sae(load_params(root), path, format=format, site=site, force=force)
+    ref = services.import_sae(
+        load_params(root), path, format=format, site=site, target_site=target_site, force=force
+    )
     if as_json:
         say_json({"kind": ref.kind, "digest": ref.digest, "path": str(ref.path)})
     else:

@@ -35,7 +35,14 @@ class Exported:
 
 
 def import_sae(
-    folder: Path, space: Workspace, *, format: Format | None, site: str | None, force: bool, watch: Watch
+    folder: Path,
+    space: Workspace,
+    *,
+    format: Format | None,
+    site: str | None = None,
+    target_site: str | None = None,
+    force: bool = False,
+    watch: Watch,
 ) -> Ref:
     """Put another library's SAE in the place of a trained one: a sealed `artifacts/sae`.
 
@@ -46,6 +53,7 @@ def import_sae(
         folder: holds the foreign files.
         format: None ends in an error that says what the files look like.
         site: where the SAE reads; None takes what the foreign config says.
+        target_site: where what a transcoder gives back belongs; None likewise.
         force: replace an SAE that stands in `artifacts/sae`.
 
     Raises:
@@ -57,11 +65,11 @@ def import_sae(
     if format is None:
         raise _which_format(folder)
     imported = _read(format, folder)
-    site = _site(imported, site, folder)
+    sites = _sites(imported, site, target_site, folder)
     acts = _harvested(space)
-    sae = _bound(imported, format, site, acts)
+    sae = _bound(imported, format, sites, acts)
     files = {name: digest_file(folder / name) for name in FILES[format]}
-    inputs: dict[str, Any] = {"foreign": {"format": format.value, "files": files}, "site": site}
+    inputs: dict[str, Any] = {"foreign": {"format": format.value, "files": files}, "sites": list(sites)}
     if acts is not None:
         inputs["activations"] = acts.sealed.digest
     _tell(imported, sae, acts, watch)
@@ -99,19 +107,26 @@ def _read(format: Format, folder: Path) -> Imported:
             assert_never(format)
 
 
-def _site(imported: Imported, given: str | None, folder: Path) -> str:
-    site = given or imported.site
+def _sites(imported: Imported, site: str | None, target: str | None, folder: Path) -> tuple[str, str | None]:
+    """Where it reads, and for a transcoder where what it gives back belongs."""
+    reads = _checked_site(site or imported.site, imported.hook, folder, "site")
+    if not imported.transcoder:
+        if target is not None:
+            raise UsageError(
+                f"the SAE in {folder} is no transcoder: it has no target", hint="leave out --target-site"
+            )
+        return reads, None
+    return reads, _checked_site(target or imported.target_site, "", folder, "target-site")
+
+
+def _checked_site(site: str | None, hook: str, folder: Path, option: str) -> str:
     if site is None:
-        said = (
-            f"reads at {imported.hook!r}, which is no site of saeops"
-            if imported.hook
-            else "does not tell its site"
-        )
-        raise UsageError(f"the SAE in {folder} {said}", hint="name it: --site blocks.<n>.resid_post")
+        said = f"reads at {hook!r}, which is no site of saeops" if hook else f"does not tell its {option}"
+        raise UsageError(f"the SAE in {folder} {said}", hint=f"name it: --{option} blocks.<n>.resid_post")
     try:
         parse_site(site)
     except ValueError as error:
-        raise UsageError(str(error), hint="--site blocks.10.resid_post") from error
+        raise UsageError(str(error), hint=f"--{option} blocks.10.resid_post") from error
     return site
 
 
@@ -122,20 +137,28 @@ def _harvested(space: Workspace) -> ActivationSet | None:
         return None
 
 
-def _bound(imported: Imported, format: Format, site: str, acts: ActivationSet | None) -> Sae:
+def _bound(imported: Imported, format: Format, sites: tuple[str, str | None], acts: ActivationSet | None) -> Sae:
     """The canonical SAE, as one of the harvested model."""
+    site, target = sites
     if acts is None:
-        return imported.canonical(
-            format=format, site=site, model={"ref": imported.model} if imported.model else {}
-        )
-    width, d_model = len(imported.weights.b_dec), acts.width(site)
-    if width != d_model:
-        raise ModelMismatch(
-            f"the SAE reads {width} dimensions, activations at {site} have {d_model}",
-            hint="harvest the model it was trained on, or name its site with --site",
-        )
-    limit = acts.norm_limit(site)
-    return imported.canonical(format=format, site=site, model=acts.model, policy=acts.policy, norm_limit=limit)
+        model = {"ref": imported.model} if imported.model else {}
+        return imported.canonical(format=format, site=site, target_site=target, model=model)
+    weights = imported.weights
+    for place, width in ((site, weights.W_enc.shape[0]), (target or site, weights.W_dec.shape[1])):
+        if width != acts.width(place):
+            raise ModelMismatch(
+                f"the SAE has {width} dimensions, activations at {place} have {acts.width(place)}",
+                hint="harvest the model it was trained on, or name its site with --site",
+            )
+    return imported.canonical(
+        format=format,
+        site=site,
+        target_site=target,
+        model=acts.model,
+        policy=acts.policy,
+        norm_limit=acts.norm_limit(site),
+        target_norm_limit=acts.norm_limit(target) if target else None,
+    )
 
 
 def _tell(imported: Imported, sae: Sae, acts: ActivationSet | None, watch: Watch) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from saeops.refs import parse_site
 from saeops.sae.canonical import Sae
-from saeops.sae.formats.folding import ForeignWeights, Imported, gated, with_b_dec_on_input
+from saeops.sae.formats.folding import ForeignWeights, Imported, gated, no_transcoder, with_b_dec_on_input
 from saeops.sae.formats.reading import (
     Faults,
     ForeignConfig,
@@ -207,7 +207,13 @@ def files_of(sae: Sae) -> dict[str, bytes]:
     """The files of a folder that `load_dictionary` reads: AutoEncoderTopK, JumpReluAutoEncoder or AutoEncoder.
 
     `ae.pt` is torch's own archive of plain tensors, as the library wants it.
+
+    Raises:
+        ForeignFormat: a transcoder.
     """
+    faults = Faults(f"the {sae.meta.variant} SAE", "dictionary_learning")
+    no_transcoder(sae, faults)
+    faults.stop()
     block, kind = parse_site(sae.meta.site)
     dict_class, state = _state(sae)
     trainer = {

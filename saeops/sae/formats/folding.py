@@ -13,6 +13,7 @@ from torch import Tensor
 from saeops.activations.policy import TokenPolicy
 from saeops.errors import ForeignFormat
 from saeops.sae.canonical import UNIT_TOLERANCE, Sae, SaeMeta
+from saeops.sae.formats.reading import Faults
 
 ROUNDING = 1e-6
 """Rows this close to unit norm are left as they are, so that what was canonical comes back bit for bit."""
@@ -50,6 +51,10 @@ class Imported:
     """The place in the model, in the library's own word; empty where the files do not tell."""
     site: str | None = None
     """The same place as saeops calls it; None where it has no name for it."""
+    transcoder: bool = False
+    """It gives back activations of another place than it reads."""
+    target_site: str | None = None
+    """That other place as saeops calls it."""
     model: str = ""
     """The language model's name; empty where the files do not tell."""
     prepend_bos: bool | None = None
@@ -61,16 +66,18 @@ class Imported:
         *,
         format: str,
         site: str,
+        target_site: str | None = None,
         model: dict[str, Any] | None = None,
         policy: TokenPolicy | None = None,
         norm_limit: float | None = None,
+        target_norm_limit: float | None = None,
     ) -> Sae:
         """The canonical SAE with the same latents and the same reconstruction.
 
         Args:
             format: the library it comes from.
             site: where in the model it reads.
-            model, policy, norm_limit: as in `SaeMeta`.
+            target_site, model, policy, norm_limit, target_norm_limit: as in `SaeMeta`.
 
         Raises:
             ForeignFormat: decoder rows of different lengths that a top-k by pre-activation does not see.
@@ -79,6 +86,7 @@ class Imported:
         meta = SaeMeta(
             variant=f"{format}:{self.architecture}",
             site=site,
+            target_site=target_site,
             d_model=D,
             d_sae=F,
             k=self.weights.k,
@@ -86,6 +94,7 @@ class Imported:
             model=model or {},
             policy=policy or TokenPolicy(),
             norm_limit=norm_limit,
+            target_norm_limit=target_norm_limit,
         )
         return Sae.of(fold(self.weights), meta)
 
@@ -155,6 +164,14 @@ def gated(
         threshold=(b_mag - gain * b_gate).clamp(min=0),
         apply_b_dec_to_input=apply_b_dec_to_input,
     )
+
+
+def no_transcoder(sae: Sae, faults: Faults) -> None:
+    """A transcoder written as an autoencoder would be taken for one."""
+    if sae.meta.target_site is not None:
+        faults.add(
+            "sae.json: target_site", f"a transcoder ({sae.meta.site} → {sae.meta.target_site}) is not written"
+        )
 
 
 @torch.no_grad()

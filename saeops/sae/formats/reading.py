@@ -115,7 +115,8 @@ def read_torch(path: Path, faults: Faults) -> dict[str, Tensor]:
 def read_npz(path: Path, faults: Faults) -> dict[str, Tensor]:
     """The arrays of an `.npz` file; none after a fault."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 faults.add(path.name, "a single array, no .npz archive")
                 return {}

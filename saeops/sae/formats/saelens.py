@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from saeops.refs import parse_site
 from saeops.sae.canonical import Sae
-from saeops.sae.formats.folding import ForeignWeights, Imported, gated
+from saeops.sae.formats.folding import ForeignWeights, Imported, gated, no_transcoder
 from saeops.sae.formats.reading import (
     Faults,
     ForeignConfig,
@@ -184,7 +184,14 @@ def hook_of(site: str) -> str:
 
 
 def files_of(sae: Sae) -> dict[str, bytes]:
-    """The files of a folder that `SAE.load_from_disk` reads; equal SAEs give equal bytes."""
+    """The files of a folder that `SAE.load_from_disk` reads; equal SAEs give equal bytes.
+
+    Raises:
+        ForeignFormat: a transcoder.
+    """
+    faults = Faults(f"the {sae.meta.variant} SAE", "saelens")
+    no_transcoder(sae, faults)
+    faults.stop()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sae.tensors().items()}
     config: dict[str, Any] = {
         "architecture": "jumprelu" if sae.threshold is not None else "standard",

@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from saeops.refs import parse_site
 from saeops.sae.canonical import Sae
-from saeops.sae.formats.folding import ForeignWeights, Imported, with_b_dec_on_input
+from saeops.sae.formats.folding import ForeignWeights, Imported, no_transcoder, with_b_dec_on_input
 from saeops.sae.formats.reading import (
     Faults,
     ForeignConfig,
@@ -78,8 +78,10 @@ def read(folder: Path) -> Imported:
             apply_b_dec_to_input=not config.transcode,
         ),
         architecture="transcoder" if config.transcode else "topk",
-        hook=hook,
-        site=site_of(hook),
+        hook=f"the input of {hook}" if config.transcode else hook,
+        site=_input_site(site_of(hook)) if config.transcode else site_of(hook),
+        transcoder=config.transcode,
+        target_site=site_of(hook) if config.transcode else None,
     )
 
 
@@ -90,6 +92,15 @@ def site_of(hookpoint: str) -> str | None:
         return None
     kind = {None: "resid_post", "mlp": "mlp_out"}.get(match[2], "attn_out")
     return f"blocks.{match[1]}.{kind}"
+
+
+def _input_site(output: str | None) -> str | None:
+    """Where the module reads that ends at `output`: a block reads what the block before it leaves.
+
+    The inputs of its parts stand behind a norm and are no sites.
+    """
+    block, kind = parse_site(output) if output else (0, None)
+    return f"blocks.{block - 1}.resid_post" if kind == "resid_post" and block > 0 else None
 
 
 def hookpoint_of(site: str) -> str | None:
@@ -114,6 +125,7 @@ def files_of(sae: Sae) -> dict[str, bytes]:
     """
     faults = Faults(f"the {sae.meta.variant} SAE", "sparsify")
     hookpoint = hookpoint_of(sae.meta.site)
+    no_transcoder(sae, faults)
     if sae.k is None:
         faults.add("sae.json: k", "sparsify knows top-k SAEs only; this one fires by threshold")
     if hookpoint is None:
