@@ -7,6 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from saeops.activations.sites import Sites
 from saeops.dictionary.bundle import Bundle
 from saeops.dictionary.provenance import Provenance
 from saeops.metrics import read_metrics
@@ -65,12 +66,17 @@ class Dictionary:
         """Its diagnostics on held-out documents."""
         return read_metrics(self._bundle.path / "diagnostics" / "metrics.json")
 
+    @property
+    def sites(self) -> Sites:
+        """Where it reads, and where what it decodes to belongs: one site, unless it is a transcoder."""
+        return self.sae.meta.sites
+
     def encode(self, x_TD: Float[Tensor, "token d_model"]) -> Codes:
-        """The latents that fire on each token's activation at this dictionary's site."""
+        """The latents that fire on each token's activation at `sites.input`."""
         return self.sae.encode(x_TD)
 
-    def decode(self, codes: Codes) -> Float[Tensor, "token d_model"]:
-        """The activations that the codes stand for."""
+    def decode(self, codes: Codes) -> Float[Tensor, "token d_out"]:
+        """The activations at `sites.target` that the codes stand for."""
         return self.sae.decode(codes)
 
     def features(self, min_confidence: float | None = None) -> list[Feature]:

@@ -18,7 +18,7 @@ from saeops.report.declared import DECLARED
 from saeops.report.effects import benches
 from saeops.report.features import Card, Texts, card
 from saeops.report.numbers import count, number, plural, share
-from saeops.report.rows import groups, title_of
+from saeops.report.rows import groups, nulls_of, title_of
 from saeops.report.ruling import Command, Size, ruling
 from saeops.report.sampling import Chosen, Coverage, choose, coverage
 from saeops.review.outcome import ReviewOutcome
@@ -85,7 +85,7 @@ def render(
         .render(
             head={"name": choices.name, "digest": contents.digest, "facts": headline(contents)},
             ruling=ruling(verdict, review, name=choices.name, size=choices.size),
-            groups=groups(metrics, DECLARED, choices.policy.gates),
+            groups=groups(metrics, DECLARED, choices.policy.gates, nulls_of(contents.meta)),
             charts=charts(contents),
             pictures=_pictures(contents),
             coverage_sentence=coverage_sentence(cover, chosen),
@@ -121,7 +121,7 @@ def headline(contents: Contents) -> tuple[Fact, ...]:
     trained = int(contents.training["tokens"].iloc[-1]) if len(contents.training) else 0
     facts = [
         Fact("Model", _short_model(str(meta.model.get("ref", "unknown"))), str(meta.model.get("digest", ""))),
-        Fact("Site", meta.site),
+        Fact("Site", str(meta.sites)),
         Fact("Variant", meta.variant),
         Fact("Latents", count(meta.d_sae)),
         Fact("Width of the model", count(meta.d_model)),

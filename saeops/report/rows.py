@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from saeops.metrics import Metric
 from saeops.promotion.policy import Gate
 from saeops.report.numbers import count, number, short
+from saeops.sae.canonical import SaeMeta
 from saeops.stats import Interval
 
 
@@ -36,6 +37,12 @@ NULLS = {
     "panel_specificity_nats": Null("panel_specificity_vs_random_nats", "random directions", is_difference=True),
     "off_target_kl_nats": Null("off_target_kl_random_nats", "random directions"),
 }
+
+
+def nulls_of(meta: SaeMeta) -> Mapping[str, Null]:
+    """What stands beside which figure; PCA between two sites is the best linear map."""
+    linear = Null("pca_explained_variance", "linear map of equal rank")
+    return {**NULLS, "explained_variance": linear} if meta.sites.transcodes else NULLS
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,13 @@ class Group:
 
 
 def groups(
-    metrics: Mapping[str, Interval], declared: Sequence[Declared], gates: Sequence[Gate]
+    metrics: Mapping[str, Interval],
+    declared: Sequence[Declared],
+    gates: Sequence[Gate],
+    nulls: Mapping[str, Null] = NULLS,
 ) -> tuple[Group, ...]:
     """All metrics, grouped as declared; what nobody declared comes last, so that nothing is left out."""
-    beside = {null.metric for name, null in NULLS.items() if name in metrics and not null.is_difference}
+    beside = {null.metric for name, null in nulls.items() if name in metrics and not null.is_difference}
     known = {metric.name for group in declared for metric in group.metrics}
     strays = tuple(_undeclared(name) for name in sorted(metrics.keys() - known))
     asked = {gate.metric: gate for gate in gates}
@@ -97,7 +107,7 @@ def groups(
             group.title,
             group.question,
             tuple(
-                row(metric, metrics, asked.get(metric.name))
+                row(metric, metrics, asked.get(metric.name), nulls)
                 for metric in group.metrics
                 if metric.name in metrics and metric.name not in beside
             ),
@@ -107,10 +117,12 @@ def groups(
     return tuple(group for group in made if group.rows)
 
 
-def row(metric: Metric, metrics: Mapping[str, Interval], gate: Gate | None) -> Row:
+def row(
+    metric: Metric, metrics: Mapping[str, Interval], gate: Gate | None, nulls: Mapping[str, Null] = NULLS
+) -> Row:
     """One metric's row."""
     interval = metrics[metric.name]
-    null = NULLS.get(metric.name)
+    null = nulls.get(metric.name)
     beside = null_beside(metric.name, metrics)
     limit = None if gate is None else gate.at_least if gate.at_least is not None else gate.at_most
     return Row(

@@ -12,7 +12,7 @@ from saeops.promotion.verdict import Verdict
 from saeops.report.contents import Contents
 from saeops.report.numbers import count, number
 from saeops.report.page import Choices, headline, measure_coverage
-from saeops.report.rows import NULLS, bounds, null_beside, title_of
+from saeops.report.rows import Null, bounds, null_beside, nulls_of, title_of
 from saeops.report.ruling import Ruling, ruling
 from saeops.report.sampling import Coverage
 from saeops.review.outcome import ReviewOutcome
@@ -40,7 +40,7 @@ def render_summary(
         "",
         _made(contents, choices),
         "",
-        _figures(contents.metrics),
+        _figures(contents.metrics, nulls_of(contents.meta)),
         "",
         _labels(measure_coverage(contents, choices, review)),
         "",
@@ -59,7 +59,7 @@ def _made(contents: Contents, choices: Choices) -> RenderableType:
 _SHOWN = {"Variant", "Latents", "k", "Tokens trained on"}
 
 
-def _figures(metrics: Mapping[str, Interval]) -> RenderableType:
+def _figures(metrics: Mapping[str, Interval], nulls: Mapping[str, Null]) -> RenderableType:
     table = _table("figure", "", "95 % interval", "n", "null beside")
     for name in KEY_METRICS:
         interval = metrics.get(name)
@@ -71,7 +71,7 @@ def _figures(metrics: Mapping[str, Interval]) -> RenderableType:
             Text(number(interval.point), style="bold"),
             "none" if interval.low is None else bounds(interval),
             f"{count(interval.n)} {interval.unit}",
-            f"{NULLS[name].what} {number(beside.point)}" if beside else "",
+            f"{nulls[name].what} {number(beside.point)}" if beside else "",
         )
     return table
 

@@ -119,6 +119,7 @@ def _summary(params: Params, parts: Mapping[str, Sealed]) -> dict[str, Any]:
     return {
         "name": params.name,
         "site": sae.site,
+        "target_site": sae.target_site,
         "variant": sae.variant,
         "labelled": len(chosen),
         "trusted": int((chosen["confidence"] >= params.promote.trusted_confidence).sum()),
