@@ -51,10 +51,16 @@ class Contender(ABC):
 
     library: str
     version: str
+    tolerance = 1e-4
+    """Relative difference from the oracle that is still the same problem."""
 
     def __init__(self, problem: Problem, recipe: Recipe) -> None:
         self.problem = problem
         self.recipe = recipe
+
+    def ready(self) -> None:
+        """Before its turn, outside of what is timed."""
+        return
 
     @abstractmethod
     def step(self, x_TD: Tensor) -> float:

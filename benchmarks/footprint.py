@@ -22,6 +22,7 @@ def main(problem_json: str, recipe: str, threads: str) -> None:
     problem = Problem.model_validate_json(problem_json)
     x_TD = torch.randn(problem.batch, problem.d_model, generator=torch.Generator().manual_seed(0))
     contender = build(problem, Recipe.parse(recipe), x_TD)
+    contender.ready()
     contender.put(common_weights(x_TD[:64], d_sae=problem.d_sae, k=problem.k))
     for _ in range(STEPS):
         contender.step(x_TD)

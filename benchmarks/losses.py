@@ -54,6 +54,7 @@ def measure(problem: Problem, recipe: Recipe, tokens: Tokens, *, held_out: int, 
 
 def _train(problem: Problem, recipe: Recipe, tokens: Tokens, *, held_out: int) -> dict[str, Any]:
     contender = build(problem, recipe, sample(tokens))
+    contender.ready()
     curve, last = [], []
     seconds = 0.0
     every = max(1, problem.steps // CURVE_POINTS)

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from benchmarks.contender import LONG_AGO, SILENT, Common, Contender, Reading
 from benchmarks.environment import CHECKOUT
-from benchmarks.recipe import Problem, Recipe
+from benchmarks.recipe import PREFIX_SHARES, Problem, Recipe
 from benchmarks.same import oracle
 from saeops.sae.canonical import Sae, SaeMeta
 from saeops.sae.folding import Scaling, fold
-from saeops.sae.variants import ReluL1, TopK, Variant
+from saeops.sae.native import library
+from saeops.sae.variants import BatchTopK, Gated, JumpReLU, Matryoshka, ReluL1, TargetL0, TopK, Variant
 from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.config import TrainingConfig
 from saeops.training.loop import step
@@ -29,6 +30,9 @@ from saeops.training.schedule import Schedule
 from saeops.training.state import begin
 
 CPU = torch.device("cpu")
+KERNELS = CHECKOUT / ".cache" / "benchmarks" / "kernels"
+SHORTLIST_TOLERANCE = 1e-2
+"""A latent that the shortlist misses moves the error by more than rounding does."""
 
 
 class Ours(Contender):
@@ -39,6 +43,8 @@ class Ours(Contender):
     def __init__(self, problem: Problem, recipe: Recipe, sample_TD: Tensor) -> None:
         super().__init__(problem, recipe)
         self.version = commit()
+        if recipe.encoder == "shortlist":
+            self.tolerance = SHORTLIST_TOLERANCE
         self.variant = variant_of(problem, recipe)
         self.config = config_of(problem, recipe)
         self.schedule = Schedule.of(self.config)
@@ -47,6 +53,7 @@ class Ours(Contender):
         self._folder = tempfile.TemporaryDirectory()
         self._checkpoints = CheckpointFolder(Path(self._folder.name), keep=1)
         self._folded: Sae | None = None
+        self._kernels = "native"
 
     def step(self, x_TD: Tensor) -> float:
         self._folded = None
@@ -83,7 +90,19 @@ class Ours(Contender):
         sae.W_enc_FD.copy_(weights.W_enc_DF.t())
         sae.W_dec_FE.copy_(weights.W_dec_FD)
         sae.b_dec.copy_(-scale * normalisation.mean)
-        put_bias(sae, bias, weights.threshold * scale, self.problem.variant)
+        threshold = scale * weights.threshold
+        match self.problem.variant:
+            case "relu_l1":
+                sae.b_enc.copy_(bias - threshold)
+            case "gated":
+                sae.b_enc.copy_(bias - threshold)
+                sae.b_mag.copy_(bias)
+                sae.r_mag.zero_()
+            case "jumprelu":
+                sae.b_enc.copy_(bias)
+                sae.log_threshold.fill_(math.log(threshold))
+            case _:
+                sae.b_enc.copy_(bias)
 
     @torch.no_grad()
     def silence(self, latents: Tensor) -> None:
@@ -94,6 +113,7 @@ class Ours(Contender):
         return self.state.sae.weights().W_dec_FE
 
     def settings(self) -> Mapping[str, Any]:
+        shortlist = getattr(self.state.sae, "shortlist", None)
         shown = (
             "lr",
             "warmup_fraction",
@@ -106,7 +126,18 @@ class Ours(Contender):
             **self.variant.model_dump(mode="json"),
             **{name: getattr(self.config, name) for name in shown},
             "normalisation": "mean 0, E|x|^2 = d_model",
+            "kernels": self._kernels,
+            "recall": None if shortlist is None else float(shortlist.recall),
         }
+
+    def ready(self) -> None:
+        """Kernels are on or off for the whole process; several of our recipes take turns in it."""
+        if self.recipe.kernels == "torch":
+            library.disable()
+            self._kernels = "torch"
+        elif library.for_tensors() is None:
+            enabled = library.enable(KERNELS)
+            self._kernels = "native" if isinstance(enabled, library.Library) else f"torch: {enabled.reason}"
 
     def folded(self) -> Sae:
         """The canonical form, as it is published."""
@@ -131,20 +162,23 @@ def folded(state: Any, problem: Problem) -> Sae:
     return fold(state.sae.weights(), meta, **scalings)
 
 
-def put_bias(sae: Any, bias: Tensor, threshold: float, variant: str) -> None:
-    """The encoder's bias, and the threshold by whatever parameter holds it."""
-    sae.b_enc.copy_(bias - threshold if variant == "relu_l1" else bias)
-
-
 def variant_of(problem: Problem, recipe: Recipe) -> Variant:
     """The variant as a user would write it in params."""
+    penalty = {} if recipe.coefficient is None else {"l1_coefficient": recipe.coefficient}
     match problem.variant:
         case "topk":
-            return TopK(k=problem.k)
+            return TopK(k=problem.k, encoder=recipe.encoder or "exact")
+        case "batch_topk":
+            return BatchTopK(k=problem.k)
+        case "matryoshka":
+            return Matryoshka(k=problem.k, prefixes=PREFIX_SHARES)
+        case "jumprelu":
+            penalty = {} if recipe.coefficient is None else {"coefficient": recipe.coefficient}
+            return JumpReLU(sparsity=TargetL0(target=problem.k, **penalty))
         case "relu_l1":
-            return ReluL1() if recipe.coefficient is None else ReluL1(l1_coefficient=recipe.coefficient)
-        case _:
-            raise NotImplementedError(problem.variant)
+            return ReluL1(**penalty)
+        case "gated":
+            return Gated(**penalty)
 
 
 def config_of(problem: Problem, recipe: Recipe) -> TrainingConfig:

@@ -1,11 +1,11 @@
 """Do SAEs compute the same here and in the libraries they come from and go to?
 
 Builds random SAEs with each real library, saves them with the library, imports them here, and compares latents and
-reconstructions on random inputs; then exports from here and lets the library load it. Runs in an environment that
-holds the libraries (the one that benchmarks/training.py makes), with saeops on the path:
+reconstructions on random inputs; then exports from here and lets the library load it.
 
-    PYTHONPATH=. <that environment>/bin/python benchmarks/parity.py [--json FILE]
+    python -m benchmarks.parity [--json FILE] [--environment FOLDER]
 
+Runs in the peers' environment, as benchmarks/training.py does (made on the first run), with this checkout on the path.
 Prints a table, and ends with 1 where anything differs by more than fp32 rounding.
 
 # T token, D d_model, F latent
@@ -17,7 +17,6 @@ import importlib.metadata
 import json
 import sys
 import tempfile
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -27,6 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import environment
+from benchmarks.peers.stubs import stub
 from saeops.sae.canonical import Sae, SaeMeta
 from saeops.sae.formats import dictionary_learning, saelens, sparsify
 from saeops.sae.formats.folding import Imported
@@ -35,6 +36,8 @@ D, F, K, T = 48, 256, 8, 512
 SITE = "blocks.10.resid_post"
 TOLERANCE = 1e-4
 """Largest difference relative to the largest value; fp32 sums in another order differ by some 1e-6."""
+NOT_NEEDED = ("nnsight", "zstandard")
+"""What dictionary_learning imports for running language models, which no dictionary needs."""
 PACKAGES = ("sae-lens", "eai-sparsify", "dictionary-learning", "torch")
 
 
@@ -220,7 +223,7 @@ def _sparsify_forward(coder: Any, x_TD: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def dictionary_learning_cases(folder: Path) -> Iterator[Row]:
-    import_dictionary_learning()
+    stub(*NOT_NEEDED)
     from dictionary_learning import dictionary, utils
     from dictionary_learning.trainers import batch_top_k, matryoshka_batch_top_k, top_k
 
@@ -249,17 +252,6 @@ def dictionary_learning_cases(folder: Path) -> Iterator[Row]:
         ours_TF, ours_TD = ours(dictionary_learning.read(folder), x_TD)
         theirs_TF = theirs_TF * decoder_rows(loaded).norm(dim=1)
         yield compare("dictionary_learning", "import", name, Both(theirs_TF, ours_TF, theirs_TD, ours_TD))
-
-
-def import_dictionary_learning() -> None:
-    """Its package imports tools for running language models that no dictionary needs; they may be absent."""
-    for name, attribute in (("nnsight", "LanguageModel"), ("zstandard", "")):
-        try:
-            __import__(name)
-        except ImportError:
-            stand_in = types.ModuleType(name)
-            setattr(stand_in, attribute or "absent", object)
-            sys.modules[name] = stand_in
 
 
 # ── exports ─────────────────────────────────────────────────────────────────
@@ -294,7 +286,7 @@ def export_cases(folder: Path) -> Iterator[Row]:
     import sae_lens as lens
     from sparsify import SparseCoder
 
-    import_dictionary_learning()
+    stub(*NOT_NEEDED)
     from dictionary_learning.utils import load_dictionary
 
     def through_saelens(sae: Sae, x_TD: Tensor) -> tuple[Tensor, Tensor]:
@@ -345,7 +337,11 @@ def table(rows: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as JSON too")
-    file: Path | None = parser.parse_args().json
+    parser.add_argument("--environment", type=Path, default=environment.DEFAULT, help="where the libraries are")
+    arguments = parser.parse_args()
+    if not environment.inside(arguments.environment):
+        environment.enter(arguments.environment.absolute(), "benchmarks.parity", sys.argv[1:])
+    file: Path | None = arguments.json
     warnings.filterwarnings("ignore")
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     sys.stdout.write(", ".join(f"{name} {version}" for name, version in versions.items()))

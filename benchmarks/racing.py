@@ -64,6 +64,7 @@ def race(
     most_rounds: int,
     tolerance: float = 0.04,
     least_seconds: float = 0.4,
+    before: Callable[[str], None] = lambda _: None,
     measure: Callable[[Callable[[], None], int], Sample] | None = None,
 ) -> dict[str, list[Sample]]:
     """Run all in turn, round after round, until each has `rounds` clean samples or `most_rounds` are over.
@@ -73,16 +74,19 @@ def race(
     Args:
         tolerance: largest foreign share of a clean sample.
         least_seconds: a sample repeats the call until it lasts about that long.
+        before: called with a runner's name before it is measured.
     """
     measure = measure or timed
     repeats = {}
     for name, runner in runners.items():
+        before(name)
         runner()
         once = measure(runner, 1).seconds
         repeats[name] = max(1, round(least_seconds / max(once, 1e-9)))
     samples: dict[str, list[Sample]] = {name: [] for name in runners}
     for _ in range(most_rounds):
         for name, runner in runners.items():
+            before(name)
             samples[name].append(measure(runner, repeats[name]))
         if all(sum(clean(sample, tolerance) for sample in of) >= rounds for of in samples.values()):
             break

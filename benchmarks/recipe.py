@@ -55,8 +55,10 @@ class Recipe(Frozen):
     """Weight of the sparsity penalty; null: the library's own."""
     optimiser: str | None = None
     """sparsify: signum (its default) or adam."""
-    encoder: str | None = None
-    """ours: how latents are searched; null: exactly."""
+    encoder: Literal["exact", "shortlist"] | None = None
+    """ours, TopK: how latents are searched; null: exactly."""
+    kernels: Literal["native", "torch"] | None = None
+    """ours: compiled kernels, or plain torch; null: compiled, where they can be built."""
 
     @classmethod
     def parse(cls, text: str) -> "Recipe":
@@ -84,4 +86,8 @@ class Recipe(Frozen):
 
 def contenders(variant: str, recipes: list[Recipe]) -> list[Recipe]:
     """Those of the recipes whose library trains the variant."""
-    return [recipe for recipe in recipes if variant in LIBRARIES[recipe.library]]
+    return [
+        recipe
+        for recipe in recipes
+        if variant in LIBRARIES[recipe.library] and (recipe.encoder is None or variant == "topk")
+    ]

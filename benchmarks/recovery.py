@@ -48,6 +48,7 @@ def recover(
         shares = []
         for seed in seeds:
             contender = build(problem.model_copy(update={"seed": seed}), recipe, planted.x[:16_384])
+            contender.ready()
             for batch in islice(planted.batches(problem.batch)(0), problem.steps):
                 contender.step(batch.x_TD)
             contender.finish()

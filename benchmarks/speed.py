@@ -53,6 +53,7 @@ def race_variant(problem: Problem, recipes: list[Recipe], tokens: Tokens, rules:
     entered = [build(problem, recipe, sample(tokens)) for recipe in contenders(problem.variant, recipes)]
     # The first step sets what depends on data; the common weights come after it.
     for contender in entered:
+        contender.ready()
         contender.step(pool[0])
     weights = common_weights(pool[0], d_sae=problem.d_sae, k=problem.k)
     same = compare(entered, weights, pool[0][:CHECKED_TOKENS])
@@ -99,12 +100,14 @@ def _one_race(
 ) -> dict[str, Any]:
     runners = {each.recipe.label: _runner(each, pool) for each in entered}
     runners[FLOOR] = _floor(weights, pool[0])
+    turns = {each.recipe.label: each.ready for each in entered} | {FLOOR: lambda: None}
     samples = race(
         runners,
         rounds=rules.rounds,
         most_rounds=3 * rules.rounds,
         tolerance=rules.tolerance,
         least_seconds=rules.least_seconds,
+        before=lambda name: turns[name](),
     )
     return {
         "problem": problem.model_dump(),
