@@ -65,4 +65,20 @@ def _planted(result: Mapping[str, Any]) -> str:
     return "\n\n".join(["## Planted features", title, tables.planted_table(result["settings"])])
 
 
-SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {"race": _race, "losses": _losses, "planted": _planted}
+def _scaling(result: Mapping[str, Any]) -> str:
+    problem, law = result["problem"], result["law"]
+    title = (
+        f"Held-out FVU = c + a·(F/1000)^−α + b·(T/10⁶)^−β for {tables.NAMES[problem['variant']]} with k ="
+        f" {problem['k']}, batch {problem['batch']:,}: {law['runs']} runs, each with a schedule of its own;"
+        f" the law is off by {law['residual']:.2%} (root mean square). Activations: {result['tokens']}."
+    )
+    figure = f"![Held-out FVU over tokens and latents](figures/{result['figure']})"
+    return "\n\n".join(["## Scaling", title, tables.law_table(law), figure])
+
+
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "race": _race,
+    "losses": _losses,
+    "planted": _planted,
+    "scaling": _scaling,
+}

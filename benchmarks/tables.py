@@ -103,6 +103,18 @@ def planted_table(settings: Sequence[Mapping[str, Any]]) -> str:
     return _table(head, rows)
 
 
+def law_table(law: Mapping[str, Any]) -> str:
+    """The fitted numbers."""
+    symbols = {"alpha": "α", "beta": "β"}
+    rows = []
+    for name, value in law["values"].items():
+        span = law["intervals"].get(name)
+        rows.append(
+            [symbols.get(name, name), f"{value:.4g}", "" if span is None else f"{span[0]:.4g}–{span[1]:.4g}"]
+        )
+    return _table(["", "value", "95 % bootstrap over runs"], rows)
+
+
 def settings_list(parts: Sequence[Mapping[str, Any]]) -> str:
     """What each contender's step does."""
     seen = {(each["label"], str(each["settings"])): each for each in parts}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,9 @@ from benchmarks.environment import absent, pins
 from benchmarks.losses import kept_or_made, summarise, verdicts
 from benchmarks.racing import Sample, race, ratio, timed, timing
 from benchmarks.recipe import Recipe, contenders
+from benchmarks.report import page
 from benchmarks.same import common_weights, oracle
+from benchmarks.scaling import Point, draw, fit, law
 from benchmarks.tables import loss_table
 from tests.planted import Planted, plant_hierarchy, plant_pairs, plant_zipf
 
@@ -182,3 +185,45 @@ def test_children_fire_only_where_their_parent_does() -> None:
     assert not (child_TPC & ~parent_TP1).any()
     assert float(child_TPC.any(2).sum() / parent_TP1.sum()) == pytest.approx(0.8, abs=0.02)
     assert float(fires_TF.sum(1).float().mean()) == pytest.approx(4, rel=0.05)
+
+
+def points(values: tuple[float, ...], *, noise: float) -> list[Point]:
+    generator = np.random.default_rng(3)
+    return [
+        Point(size, tokens, seed, float(law(np.array([[size], [tokens]]), *values)[0] * (1 + noise * draw)))
+        for size in (1000, 2000, 4000, 8000)
+        for tokens in (125_000, 250_000, 500_000, 1_000_000)
+        for seed, draw in enumerate(generator.standard_normal(2))
+    ]
+
+
+def test_a_scaling_law_is_found_again_from_its_points() -> None:
+    fitted = fit(points((0.1, 0.12, 0.5, 0.05, 0.4), noise=0.0))
+    assert fitted.values == pytest.approx({"c": 0.1, "a": 0.12, "alpha": 0.5, "b": 0.05, "beta": 0.4}, rel=0.02)
+    assert fitted.residual < 1e-4
+
+
+def test_noisy_runs_widen_the_intervals_round_the_truth(tmp_path: Path) -> None:
+    truth = (0.1, 0.12, 0.5, 0.05, 0.4)
+    noisy = points(truth, noise=0.005)
+    fitted = fit(noisy)
+    low, high = fitted.intervals["alpha"]
+    assert low < 0.5 < high
+    draw(noisy, fitted).savefig(tmp_path / "scaling.png")
+
+
+def test_two_sizes_are_too_few_for_a_law() -> None:
+    with pytest.raises(ValueError, match="three sizes"):
+        fit([point for point in points((0.1, 0.1, 0.5, 0.1, 0.5), noise=0) if point.d_sae < 3000])
+
+
+def test_a_page_names_the_command_and_the_machine_of_each_result() -> None:
+    machine = dict.fromkeys(
+        ("processor", "cores", "threads", "instructions", "memory_gb", "torch", "python"), "x1"
+    )
+    rows = summarise([*results("ours", 0.2), *results("saelens", 0.1)])
+    problem = {"d_model": 8, "d_sae": 64, "k": 4, "batch": 16}
+    result = {"kind": "losses", "command": "python it", "machine": machine, "problem": problem, "rows": rows}
+    text = page([{**result, "trained_tokens": 160, "tokens": "some", "verdicts": verdicts(rows)}])
+    assert "python it" in text
+    assert "lies above every seed of the best peer, saelens" in text
