@@ -41,10 +41,35 @@ def test_all_faults_are_told_at_once_with_their_paths() -> None:
     assert "train.zeal: unknown key" in str(caught.value)
 
 
-def test_k_larger_than_d_sae_is_refused_by_its_path() -> None:
-    params = validate_params({"train": {"variant": "topk", "k": 5000}})
+@pytest.mark.parametrize("variant", ["topk", "batch_topk", "matryoshka"])
+def test_k_larger_than_d_sae_is_refused_by_its_path(variant: str) -> None:
+    params = validate_params({"train": {"variant": variant, "k": 5000}})
     with pytest.raises(ParamsInvalid, match=r"train\.k: must be ≤ d_sae \(5000 > 4608\)"):
         check_against_model(params, d_model=576)
+
+
+def test_a_target_l0_larger_than_d_sae_is_refused_by_its_path() -> None:
+    params = validate_params({"train": {"variant": "jumprelu", "sparsity": {"kind": "target_l0", "target": 5000}}})
+    with pytest.raises(ParamsInvalid, match=r"train\.sparsity\.target: must be ≤ d_sae \(5000 > 4608\)"):
+        check_against_model(params, d_model=576)
+
+
+@pytest.mark.parametrize("prefixes", [[0.0001, 1.0], [0.5, 0.50001, 1.0]])
+def test_prefixes_without_latents_of_their_own_are_refused(prefixes: list[float]) -> None:
+    params = validate_params({"train": {"variant": "matryoshka", "prefixes": prefixes}})
+    with pytest.raises(ParamsInvalid, match=r"train\.prefixes: each must hold latents of its own"):
+        check_against_model(params, d_model=576)
+
+
+@pytest.mark.parametrize("prefixes", [[0.5, 0.25, 1.0], [0.5, 0.5, 1.0], [0.25, 0.5]])
+def test_prefixes_must_rise_and_end_in_1(prefixes: list[float]) -> None:
+    with pytest.raises(ParamsInvalid, match=r"train: prefixes must rise and end in 1"):
+        validate_params({"train": {"variant": "matryoshka", "prefixes": prefixes}})
+
+
+def test_a_fault_inside_a_penalty_is_told_with_the_path_people_write() -> None:
+    with pytest.raises(ParamsInvalid, match=r"train\.sparsity\.target: .*greater than 0"):
+        validate_params({"train": {"variant": "jumprelu", "sparsity": {"kind": "target_l0", "target": -1}}})
 
 
 def test_a_fractional_d_sae_is_refused() -> None:
