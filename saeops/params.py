@@ -5,9 +5,11 @@ Which profile and overrides a checkout is at stands in `profile.yaml`: flows
 write it, every verb and `dvc repro` read it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, assert_never
+from typing import Annotated, Any, Literal, TypeVar, assert_never, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -162,9 +164,84 @@ class Params(Frozen):
             raise ParamsInvalid(faults)
         return self
 
+    @model_validator(mode="after")
+    def _sweep_is_valid(self) -> "Params":
+        sweep_members(self)
+        return self
+
     def digest(self) -> str:
         """sha256 of the params in force."""
         return digest_json(self.model_dump(mode="json"))
+
+
+SHARED_BY_SWEEP = ("site", "target_site", "tokens", "batch_size", "buffer_tokens")
+"""What makes the pass over the data, which a sweep's members share."""
+
+
+@dataclass(frozen=True)
+class SweepMember:
+    """One SAE of a sweep."""
+
+    name: str
+    """Of its folder, made from its choices: `k-64`, `variant-batch_topk_k-32`."""
+    choices: Mapping[str, Any]
+    params: Params
+    """Those in force, with its choices laid over `train`; `seed` draws its weights."""
+
+
+def sweep_members(params: Params) -> tuple[SweepMember, ...]:
+    """The SAEs of `train.sweep`.
+
+    Choices of `train` that a member's variant does not have fall away.
+
+    Raises:
+        ParamsInvalid: every fault, with its path under `train.sweep.<number>`.
+    """
+    faults: list[tuple[str, str]] = []
+    members: list[SweepMember] = []
+    for number, choices in enumerate(params.train.sweep):
+        here, name = f"train.sweep.{number}", _member_name(choices)
+        faults += [
+            (f"{here}.{shared}", f"members share one pass over the data; set train.{shared}")
+            for shared in (*SHARED_BY_SWEEP, "sweep")
+            if shared in choices
+        ]
+        if name in (earlier := [member.name for member in members]):
+            faults.append((here, f"is the same as train.sweep.{earlier.index(name)}"))
+        try:
+            seeded = _validated(_Seeded, _laid_over(params, choices), source=PARAMS_FILE)
+        except ParamsInvalid as error:
+            faults += [(f"{here}.{path.removeprefix('train.')}", what) for path, what in error.faults]
+            seeded = _Seeded(seed=params.seed, train=params.train)
+        update = {"seed": seeded.seed, "train": seeded.train}
+        members.append(SweepMember(name, choices, params.model_copy(update=update)))
+    if faults:
+        raise ParamsInvalid(faults)
+    return tuple(members)
+
+
+class _Seeded(Frozen):
+    seed: int = Field(ge=0)
+    train: TrainParams
+
+
+def _laid_over(params: Params, choices: Mapping[str, Any]) -> dict[str, Any]:
+    below = params.train.model_dump(mode="json", exclude={"sweep"}, exclude_unset=True)
+    variant = choices.get("variant", params.train.variant)
+    fields = {
+        name for cls in _TRAINS if cls.model_fields["variant"].default == variant for name in cls.model_fields
+    }
+    known = {name: value for name, value in below.items() if name in fields}
+    above = {name: value for name, value in choices.items() if name not in ("seed", "sweep")}
+    return {"seed": choices.get("seed", params.seed), "train": overlay_on({**known, "variant": variant}, above)}
+
+
+_TRAINS: tuple[type[TrainingConfig], ...] = get_args(get_args(TrainParams)[0])
+
+
+def _member_name(choices: Mapping[str, Any]) -> str:
+    plain = "_".join(f"{key}-{value}" for key, value in choices.items()) or "train"
+    return re.sub(r"[^A-Za-z0-9._]+", "-", plain).strip("-.")
 
 
 class Selection(Frozen):

@@ -84,6 +84,11 @@ class Workspace(Frozen):
         return self.root / "artifacts" / "sae"
 
     @property
+    def sweep(self) -> Path:
+        """Several SAEs, from `saeops sweep`."""
+        return self.root / "artifacts" / "sweep"
+
+    @property
     def diagnostics(self) -> Path:
         return self.root / "artifacts" / "diagnostics"
 

@@ -149,6 +149,13 @@ class Services:
             self._ready_kernels(watch)
             return train.run(params, self.space, watch=watch)
 
+    def sweep(self, params: Params) -> Ref:
+        from saeops.stages import sweep
+
+        with self._watching("sweep", params, section="train") as watch:
+            self._ready_kernels(watch)
+            return sweep.run(params, self.space, watch=watch)
+
     def _ready_kernels(self, watch: Watch) -> None:
         """Compiled kernels for training on this machine's CPU, or a word about why there are none."""
         from saeops.sae.native import library
@@ -215,19 +222,24 @@ class Services:
         return foreign.export_sae(sae, folder, format=format, force=force)
 
     @contextmanager
-    def _watching(self, stage: str, params: Params) -> Iterator[Watch]:
-        """One stage at a time in a checkout, watched on the terminal and in the tracker."""
+    def _watching(self, stage: str, params: Params, *, section: str | None = None) -> Iterator[Watch]:
+        """One stage at a time in a checkout, watched on the terminal and in the tracker.
+
+        Args:
+            section: of params, where it is not called as the stage is.
+        """
         from rich.console import Console
 
         from saeops.adapters.watch import TerminalWatch
 
-        section = params.model_dump(mode="json").get(stage, {})
+        section = section or stage
+        chosen = params.model_dump(mode="json").get(section, {})
         with (
             self._alone(stage),
             self.tracker.run(
                 stage,
                 parent=self.parent_run,
-                params={"name": params.name, "seed": params.seed, stage: section},
+                params={"name": params.name, "seed": params.seed, section: chosen},
                 inputs=self._made(),
                 tags={"saeops.name": params.name, "saeops.params": params.digest()},
             ) as run,

@@ -1,12 +1,13 @@
 """The stages, as dvc.yaml calls them, and the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from saeops.cli.app import STAGES, app, work_is_kept
-from saeops.cli.options import Json, Profile, Root, Set, open_services, remembered_params
+from saeops.cli.options import Json, Profile, Root, Set, chosen_params, open_services, remembered_params
 from saeops.cli.show import say_json, say_table
 from saeops.params import load_params
 
@@ -37,6 +38,46 @@ def harvest(root: Root = Path(), profile: Profile = None, overrides: Set = None,
 def train(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
     """Train the sparse autoencoder, in artifacts/sae. Killed, it goes on from its last checkpoint."""
     _run_stage("train", root, profile, overrides, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def sweep(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Train the SAEs of train.sweep over one pass of the data and compare them, in artifacts/sweep."""
+    import json
+
+    from saeops.tables import read_table
+
+    # What is chosen here is not remembered: a sweep looks round, and the stages stay where they were.
+    params = chosen_params(root, profile, overrides)
+    with work_is_kept():
+        ref = open_services(root, quiet=as_json).sweep(params)
+    from saeops.training.sweep import SweepTable
+
+    members = json.loads(read_table(ref.path / "sweep.parquet", SweepTable).to_json(orient="records"))
+    if as_json:
+        say_json({"kind": ref.kind, "digest": ref.digest, "path": str(ref.path), "members": members})
+        return
+    say_table(
+        ["member", "variant", "d_sae", "explained variance, held out", "L0", "dead"],
+        [
+            [
+                member["name"],
+                member["variant"],
+                f"{member['d_sae']:,}",
+                _bounded(member),
+                f"{member['l0']:.1f}",
+                f"{member['dead_fraction']:.1%}",
+            ]
+            for member in members
+        ],
+    )
+    _say_ref(ref.kind, ref.digest, ref.path, as_json=False)
+
+
+def _bounded(member: Mapping[str, Any]) -> str:
+    point, low, high = (member[f"explained_variance{bound}"] for bound in ("", "_low", "_high"))
+    bounds = "no interval" if low is None else f"[{low:.4f}, {high:.4f}]"
+    return f"{point:.4f} {bounds} (n={member['documents']} documents)"
 
 
 @app.command(rich_help_panel=STAGES)
