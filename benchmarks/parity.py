@@ -5,8 +5,8 @@ reconstructions on random inputs; then exports from here and lets the library lo
 
     python -m benchmarks.parity [--json FILE] [--environment FOLDER]
 
-Runs in the peers' environment, as benchmarks/training.py does (made on the first run), with this checkout on the path.
-Prints a table, and ends with 1 where anything differs by more than fp32 rounding.
+Runs in the peers' environment, as benchmarks/training.py does (made on the first run), with this checkout on the
+path. Prints a table, and ends with 1 where anything differs by more than fp32 rounding.
 
 # T token, D d_model, F latent
 """

@@ -82,8 +82,9 @@ def _holds(recorded: Any, chosen: Any) -> bool:
 
 
 def _out_of_date(part: Sealed, what: str) -> ModelMismatch:
+    made_by = "saeops import" if "foreign" in part.inputs else MADE_BY[part.kind]
     return ModelMismatch(
-        f"{part.path} {what}", hint=f"run `{MADE_BY[part.kind]}` again, then what follows it, then `saeops bundle`"
+        f"{part.path} {what}", hint=f"run `{made_by}` again, then what follows it, then `saeops bundle`"
     )
 
 

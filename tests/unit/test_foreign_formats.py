@@ -6,6 +6,7 @@ against the libraries themselves.
 # T token, D d_model, F latent
 """
 
+import contextlib
 import json
 import pickle
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from saeops.errors import ForeignFormat
@@ -353,6 +356,24 @@ def test_a_folder_is_known_by_its_files_and_reads_as_nothing_else(tmp_path: Path
     for other in set(Format) - {format}:
         with pytest.raises(ForeignFormat):
             READERS[other](folder)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_changed_byte_does_it_is_read_or_refused_and_nothing_else(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    format = data.draw(st.sampled_from(list(Format)), label="format")
+    folder = whole_folder(format, tmp_path / "layers.10")
+    path = folder / data.draw(st.sampled_from(FILES[format]), label="file")
+    good = path.read_bytes()
+    # Headers and tables of contents stand at either end; what lies between is mostly numbers.
+    near = data.draw(st.integers(0, min(700, len(good)) - 1), label="distance from an end")
+    at = near if data.draw(st.booleans(), label="from the start") else len(good) - 1 - near
+    flipped = bytes([good[at] ^ data.draw(st.integers(1, 255), label="flip")])
+    path.write_bytes(good[:at] + flipped + good[at + 1 :])
+    with contextlib.suppress(ForeignFormat):
+        READERS[format](folder)
 
 
 @pytest.mark.parametrize("format", Format)

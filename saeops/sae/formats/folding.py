@@ -114,11 +114,13 @@ def fold(weights: ForeignWeights) -> dict[str, Tensor]:
     length = torch.linalg.vector_norm(weights.W_dec, dim=1, dtype=torch.float64) / scale
     gain = _one_length(length) if weights.k is not None and not weights.selects_by_length else length
     gain = torch.where((gain - 1).abs() <= ROUNDING, 1.0, gain)
+    # Lengths are taken in double; the matrices, which may be large, stay in single.
+    row, column = (gain * scale).clamp(min=1e-30).float()[:, None], (gain * scale).float()
     # A row of length 0 adds nothing whenever it fires; any direction with an encoder of 0 does the same.
     basis = torch.eye(1, weights.W_dec.shape[1])
-    W_dec = torch.where(length[:, None] > 0, weights.W_dec / (gain * scale).clamp(min=1e-30)[:, None], basis)
+    W_dec = torch.where(length[:, None] > 0, weights.W_dec / row, basis)
     folded = {
-        "W_enc": weights.W_enc * (gain * scale),
+        "W_enc": weights.W_enc * column,
         "b_enc": weights.b_enc * gain,
         "W_dec": W_dec,
         "b_dec": weights.b_dec / scale,

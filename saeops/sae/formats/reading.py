@@ -123,7 +123,7 @@ def read_npz(path: Path, faults: Faults) -> dict[str, Tensor]:
             return {name: _array(archive, name, path, faults) for name in archive.files}
     except OSError as error:
         faults.add(path.name, _unreadable(error))
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise a dozen kinds on bytes that are not as they should be.
         faults.add(path.name, f"no .npz archive of plain arrays ({_first_line(error)})")
     return {}
 
@@ -131,9 +131,12 @@ def read_npz(path: Path, faults: Faults) -> dict[str, Tensor]:
 def _array(archive: Any, name: str, path: Path, faults: Faults) -> Tensor:
     try:
         array = archive[name]
-    except ValueError as error:
+    except Exception as error:  # As above.
         what = UNPICKLING if "pickle" in str(error) else f"cannot be read ({_first_line(error)})"
         faults.add(f"{path.name}: {name}", what)
+        return torch.empty(0)
+    if array.dtype.kind != "f":
+        faults.add(f"{path.name}: {name}", f"is {array.dtype}, not a floating-point type")
         return torch.empty(0)
     return torch.from_numpy(array)
 
