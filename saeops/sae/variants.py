@@ -113,8 +113,8 @@ class Gated(Frozen):
 
     variant: Literal["gated"] = "gated"
     """Name of the variant in params."""
-    l1_coefficient: float = Field(default=5.0, ge=0)
-    """Weight of Σ relu(gate) beside the squared error."""
+    l1_coefficient: float = Field(default=4.0, ge=0)
+    """Weight of Σ relu(gate) beside the squared error; 4 leaves about 35 latents on a token of SmolLM2-135M."""
     first_l0: float = Field(default=32, gt=0)
     """Mean gates open on a token when training starts, by their bias; afterwards the penalty decides."""
     l1_warmup_fraction: float = Field(default=0.05, ge=0, le=1)

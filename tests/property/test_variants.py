@@ -106,14 +106,13 @@ def test_topk_equals_its_reference(
     n_tokens=st.integers(2, 40),
     k=st.integers(1, 4),
     share_dead=st.sampled_from([0.0, 0.5, 1.0]),
-    nested=st.booleans(),
+    prefixes=st.sampled_from([None, (1.0,), (0.25, 0.6, 1.0)]),
 )
 def test_batch_topk_and_matryoshka_equal_their_references(
-    seed: int, shape: Shape, n_tokens: int, k: int, share_dead: float, nested: bool
+    seed: int, shape: Shape, n_tokens: int, k: int, share_dead: float, prefixes: tuple[float, ...] | None
 ) -> None:
-    prefixes = (0.25, 0.6, 1.0)
     choices = {"k": k, "aux_k": 3, "aux_coefficient": 0.7}
-    variant = Matryoshka(prefixes=prefixes, **choices) if nested else BatchTopK(**choices)
+    variant = Matryoshka(prefixes=prefixes, **choices) if prefixes else BatchTopK(**choices)
     sae = perturbed(variant, shape, seed)
     x_TD, y_TE = pair(seed, n_tokens, shape)
     dead = gaussian(seed + 7, shape.d_sae).sigmoid() < share_dead
