@@ -42,7 +42,7 @@ class AuxK:
         if len(dead_A) == 0 or self.coefficient == 0:
             return x_TD.new_zeros(())
         W_enc_AD, b_enc_A = gather_rows(sae.W_enc_FD, dead_A), gather_rows(sae.b_enc, dead_A)
-        pre_TA = torch.addmm(b_enc_A, x_TD, W_enc_AD.t())
+        pre_TA = torch.addmm(b_enc_A, x_TD, W_enc_AD.t()).to(x_TD.dtype)
         f_TA = relu_straight_through(pre_TA)
         if len(dead_A) > self.k:
             # Living latents would always win this top-k, so only dead ones compete.

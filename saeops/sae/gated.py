@@ -80,7 +80,7 @@ class GatedSae(TrainableSae):
         )
 
     def _dense(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], coefficient: float) -> Part:
-        gate_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t())
+        gate_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t()).to(x_TD.dtype)
         magnitude_TF = (gate_TF - self.b_enc) * self.r_mag.exp() + self.b_mag
         f_TF = magnitude_TF.relu() * (gate_TF.detach() > 0)
         open_TF = gate_TF.relu()

@@ -109,7 +109,7 @@ class JumpReLUSae(TrainableSae):
                 assert_never(other)
 
     def _dense(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"]) -> Part:
-        pre_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t())
+        pre_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t()).to(x_TD.dtype)
         code = jump(pre_TF, self.log_threshold.exp(), self.bandwidth)
         squared_error = (y_TE - torch.addmm(self.b_dec, code.f, self.W_dec_FE)).square().sum()
         return Part(squared_error, {"fires_F": code.fires.sum(0), "near_F": code.near.sum(0)})

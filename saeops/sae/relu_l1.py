@@ -59,10 +59,10 @@ class ReluL1Sae(TrainableSae):
         )
 
     def _dense(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], coefficient: float) -> Part:
-        f_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t()).relu()
+        f_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t()).to(x_TD.dtype).relu()
         squared_error = (y_TE - torch.addmm(self.b_dec, f_TF, self.W_dec_FE)).square().sum()
         # Σ over latents of (Σ over tokens of f)·‖d‖ needs no second T × F tensor.
-        penalty = f_TF.sum(0) @ self.W_dec_FE.norm(dim=1)
+        penalty = (f_TF.sum(0) * self.W_dec_FE.norm(dim=1)).sum()
         return _part(squared_error, penalty, coefficient, (f_TF.detach() > 0).sum(0))
 
     def _sparse(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], coefficient: float) -> Part:
@@ -70,7 +70,7 @@ class ReluL1Sae(TrainableSae):
         pattern = found.pattern
         value = encode_at(x_TD, self.W_enc_FD, self.b_enc, pre=found.pre, pattern=pattern)
         made = reconstruct_at(value, self.W_dec_FE, self.b_dec, y_TE, pattern)
-        penalty = value @ self.W_dec_FE.norm(dim=1).index_select(0, pattern.latent)
+        penalty = (value * self.W_dec_FE.norm(dim=1).index_select(0, pattern.latent)).sum()
         fires_F = torch.bincount(pattern.latent, minlength=pattern.n_latents)
         return _part(made.squared_error, penalty, coefficient, fires_F)
 

@@ -81,7 +81,10 @@ def encode_topk(
             native.topk(pre_TF, k, picked.value[start:stop], picked.latent[start:stop])
         return picked
     parts = [topk(torch.addmm(b_enc, chunk, W_enc_FD.t()), k) for chunk in x_TD.split(size)]
-    return Picked(torch.cat([part.value for part in parts]), torch.cat([part.latent for part in parts]))
+    # Under autocast the product has fewer bits; what is made of it has not.
+    return Picked(
+        torch.cat([part.value for part in parts]).to(x_TD.dtype), torch.cat([part.latent for part in parts])
+    )
 
 
 @torch.no_grad()
@@ -106,7 +109,7 @@ def encode_above(
         latents.append(latent)
         start += len(chunk)
     pattern = Pattern.of_entries(torch.cat(rows), torch.cat(latents), n_rows=len(x_TD), n_latents=len(W_enc_FD))
-    return Entries(pattern, torch.cat(values))
+    return Entries(pattern, torch.cat(values).to(x_TD.dtype))
 
 
 def _native(*tensors: Tensor) -> Library | None:

@@ -11,7 +11,7 @@ from saeops.errors import NonFinite
 from saeops.sae.build import build
 from saeops.sae.topk import TopKSae
 from saeops.sae.trainable import Outcome, Shape, TrainableSae
-from saeops.sae.variants import ReluL1, TopK, Variant
+from saeops.sae.variants import BatchTopK, ReluL1, TopK, Variant
 from saeops.training.adam import BETAS, EPS
 from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.config import TrainingConfig
@@ -161,6 +161,31 @@ def test_master_weights_and_moments_stay_fp32_on_half_precision_data(variant: Va
     assert {t.dtype for m in moments for t in (m.first, m.second)} == {torch.float32}
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.variant)
+def test_bfloat16_products_leave_weights_moments_gradients_and_losses_in_fp32(
+    variant: Variant, tmp_path: Path
+) -> None:
+    curves = {}
+    for precision in ("float32", "bfloat16"):
+        config = short_config(precision=precision, dead_after_tokens=64)
+        state = fresh(variant, DATA, d_sae=160)
+        run_all(state, tmp_path / precision, config=config)
+        curves[precision] = torch.tensor([[point.loss, point.mse] for point in state.curve])
+    named = state.sae.state_dict() | {
+        f"{n}.{m}": t for n, m in state.optimiser.moments.items() for t in vars(m).values()
+    }
+    assert {tensor.dtype for tensor in named.values()} == {torch.float32}
+    # bfloat16 keeps 8 bits, which is 0.4 %; thirty steps may add a few of them up.
+    torch.testing.assert_close(curves["bfloat16"], curves["float32"], rtol=0.03, atol=0)
+    assert not torch.equal(curves["bfloat16"], curves["float32"])
+    pair = state.normalisation.apply(Pair.same(DATA.x[:64]))
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        outcome = outcome_of(state.sae, pair.x_TD, dead=torch.arange(160) < 80)
+    outcome.loss.backward()
+    assert {outcome.loss.dtype, outcome.mse.dtype, outcome.aux.dtype} == {torch.float32}
+    assert {p.grad.dtype for p in state.sae.parameters() if p.grad is not None} == {torch.float32}
+
+
 def test_the_l1_penalty_grows_from_nothing() -> None:
     sae = build(
         ReluL1(l1_coefficient=4.0, l1_warmup_fraction=0.5),
@@ -272,6 +297,21 @@ def test_nan_in_the_activations_is_named_as_such_with_its_step(tmp_path: Path) -
     with pytest.raises(NonFinite, match=r"activations at step 7 (.|\n)*saeops harvest"):
         run_all(fresh(TopK(k=3), DATA, d_sae=40), tmp_path, config=short_config(), batches=poisoned)
     assert CheckpointFolder(tmp_path, keep=3).newest().checkpoint is not None
+
+
+def test_a_bad_value_in_one_row_is_named_with_where_that_row_comes_from(tmp_path: Path) -> None:
+    def poisoned(_: int) -> list[Pair]:
+        batches = list(itertools.islice(DATA.batches(64)(0), 6))
+        bad = DATA.x[:64].clone()
+        bad[17, 3] = float("inf")
+        return [*batches, Pair.same(bad, origin=lambda row: f"document 5, position {row}")]
+
+    with pytest.raises(NonFinite, match=r"activations at step 7 hold NaN or infinity \(document 5, position 17\)"):
+        run_all(fresh(BatchTopK(k=3), DATA, d_sae=40), tmp_path, config=short_config(), batches=poisoned)
+
+
+def test_large_activations_whose_sum_overflows_are_no_fault() -> None:
+    Pair.same(torch.full((64, 16), 3e38)).check_finite("here")
 
 
 def test_a_diverging_run_stops_with_its_step_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
