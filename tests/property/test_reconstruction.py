@@ -1,12 +1,14 @@
 """Explained variance and its bootstrap, held to their plain formulas (field notes, trap 7)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saeops.diagnostics.nulls import Pca
+from saeops.diagnostics.nulls import Pca, ReducedRank
 from saeops.diagnostics.reconstruction import (
     ReconstructionMeter,
     ReconstructionSums,
@@ -154,3 +156,28 @@ def test_pca_of_rank_k_explains_what_the_k_largest_singular_values_hold(seed: in
 def test_pca_of_rank_zero_is_the_mean() -> None:
     _, x = tokens(0)
     torch.testing.assert_close(Pca.fit(x, 0).reconstruct(x), x.mean(0).expand_as(x))
+
+
+@given(seeds, st.integers(0, 7))
+@settings(max_examples=20)
+def test_the_best_linear_map_of_a_site_to_itself_is_pca(seed: int, rank: int) -> None:
+    _, x = tokens(seed, documents=20, d_model=6)
+    expected = Pca.fit(x, rank).reconstruct(x)
+    torch.testing.assert_close(ReducedRank.fit(x, x, rank).predict(x), expected, atol=1e-3, rtol=1e-3)
+
+
+@given(seeds, st.integers(1, 4))
+@settings(max_examples=20)
+def test_no_other_linear_map_of_the_same_rank_errs_less(seed: int, rank: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    _, x = tokens(seed, documents=20, d_model=6)
+    y = torch.tanh(x @ torch.randn(6, 4, generator=generator)) + torch.randn(len(x), 4, generator=generator)
+    best = ReducedRank.fit(x, y, rank)
+    least = (y - best.predict(x)).double().square().sum()
+    for size in (1e-3, 1e-2, 0.3):
+        other = replace(
+            best,
+            read_DK=best.read_DK + size * torch.randn(best.read_DK.shape, generator=generator),
+            write_KE=best.write_KE + size * torch.randn(best.write_KE.shape, generator=generator),
+        )
+        assert (y - other.predict(x)).double().square().sum() >= least * (1 - 1e-6)

@@ -20,6 +20,8 @@ from saeops.catalog.schema import LatentTable
 from saeops.diagnostics.fidelity import by_document, fidelity_sums
 from saeops.diagnostics.measure import policy_mask, window_batches
 from saeops.diagnostics.nulls import ReducedRank
+from saeops.dictionary.bundle import open_bundle
+from saeops.dictionary.handle import Dictionary
 from saeops.errors import FolderDamaged, ParamsInvalid, SiteUnknown
 from saeops.interventions.hooks import ablate, clamp, latent_activation, steer
 from saeops.interventions.metrics import METRICS as BENCHED
@@ -30,7 +32,7 @@ from saeops.params import Params
 from saeops.refs import Workspace
 from saeops.sae.canonical import Sae, SaeMeta
 from saeops.sealed import open_sealed, verify
-from saeops.stages import bench, diagnose, harvest, label, train
+from saeops.stages import bench, bundle, diagnose, harvest, label, report, train
 from saeops.tables import read_table
 from tests.killing import Killed, KillingWatch
 from tests.tiny import RecordingWatch, tiny_params
@@ -311,15 +313,34 @@ def labelled(diagnosed: Workspace, tiny_model: TransformersModel, params: Params
     return diagnosed
 
 
-def test_a_transcoder_is_labelled_and_benched(
-    labelled: Workspace, tiny_model: TransformersModel, params: Params
-) -> None:
+@pytest.fixture(scope="module")
+def benched(labelled: Workspace, tiny_model: TransformersModel, params: Params) -> Workspace:
     bench.run(params, labelled, model=tiny_model, watch=RecordingWatch())
-    assert read_metrics(labelled.effects / "metrics.json").keys() == BENCHED.keys()
-    table = read_table(labelled.effects / "effects.parquet", EffectTable)
+    return labelled
+
+
+def test_a_transcoder_is_labelled_and_benched(benched: Workspace, params: Params) -> None:
+    assert read_metrics(benched.effects / "metrics.json").keys() == BENCHED.keys()
+    table = read_table(benched.effects / "effects.parquet", EffectTable)
     assert table["latent"].nunique() == params.bench.latents
     steered = table[(table["kind"] == "steer") & (table["metric"] == "target_logprob")]
     assert (steered["point"] != 0).all()
+
+
+def test_a_bundled_transcoder_says_where_it_reads_and_writes(
+    benched: Workspace, params: Params, tiny_model: TransformersModel
+) -> None:
+    bundle.run(params, benched, watch=RecordingWatch())
+    dictionary = Dictionary(open_bundle(benched.bundle))
+    assert dictionary.sites == Sites(READS, WRITES)
+    batch = next(batches_in_order(ActivationSet.open(benched.activations), dictionary.sites, "score", 64))
+    y_hat_TE = dictionary.decode(dictionary.encode(batch.x_TD))
+    assert (batch.y_TE - y_hat_TE).square().sum() < (batch.y_TE - batch.y_TE.mean(0)).square().sum()
+    report.run(params, benched, model_tokens=tiny_model.tokens, verdict=None, review=None, watch=RecordingWatch())
+    page = (benched.report / report.PAGE).read_text().replace("<wbr>", "")
+    assert f"{READS} → {WRITES}" in page
+    assert "linear map of equal rank" in page
+    assert "PCA of equal size" not in page
 
 
 def test_a_transcoder_into_the_mlps_hidden_layer_is_not_benched(
