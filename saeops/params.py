@@ -228,15 +228,17 @@ class _Seeded(Frozen):
 def _laid_over(params: Params, choices: Mapping[str, Any]) -> dict[str, Any]:
     below = params.train.model_dump(mode="json", exclude={"sweep"}, exclude_unset=True)
     variant = choices.get("variant", params.train.variant)
-    fields = {
-        name for cls in _TRAINS if cls.model_fields["variant"].default == variant for name in cls.model_fields
-    }
-    known = {name: value for name, value in below.items() if name in fields}
+    known = {name: value for name, value in below.items() if name in _fields_of(variant)}
     above = {name: value for name, value in choices.items() if name not in ("seed", "sweep")}
     return {"seed": choices.get("seed", params.seed), "train": overlay_on({**known, "variant": variant}, above)}
 
 
 _TRAINS: tuple[type[TrainingConfig], ...] = get_args(get_args(TrainParams)[0])
+
+
+def _fields_of(variant: object) -> set[str]:
+    """What can be chosen of a variant by that name; nothing where there is none."""
+    return {name for cls in _TRAINS if cls.model_fields["variant"].default == variant for name in cls.model_fields}
 
 
 def _member_name(choices: Mapping[str, Any]) -> str:
@@ -307,11 +309,13 @@ def load_params(root: Path, selection: Selection | None = None) -> Params:
             raise ParamsInvalid(
                 [("profile", f"{selection.profile!r} is not one of {known}")], source="the command line"
             )
-        values = overlay_on(values, _read_yaml(overlay))
+        values = _chosen_over(values, _read_yaml(overlay))
         source += f" with profiles/{selection.profile}.yaml"
+    overrides: dict[str, Any] = {}
     for assignment in selection.set:
-        values = overlay_on(values, parse_override(assignment))
-    if selection.set:
+        overrides = overlay_on(overrides, parse_override(assignment))
+    if overrides:
+        values = _chosen_over(values, overrides)
         source += " with --set"
     return validate_params(values, source=source)
 
@@ -333,6 +337,16 @@ def overlay_on(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any
         both_sections = isinstance(value, Mapping) and isinstance(below, Mapping)
         merged[key] = overlay_on(below, value) if both_sections else value  # type: ignore[arg-type]
     return merged
+
+
+def _chosen_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`overlay_on`; where `top` chooses another variant, what that variant has no field for stays behind."""
+    train, chosen = base.get("train"), top.get("train")
+    if isinstance(train, Mapping) and isinstance(chosen, Mapping):
+        variant = chosen.get("variant", train.get("variant"))
+        if variant != train.get("variant") and (fields := _fields_of(variant)):
+            base = {**base, "train": {name: value for name, value in train.items() if name in fields}}
+    return overlay_on(base, top)
 
 
 def parse_override(assignment: str) -> dict[str, Any]:

@@ -93,6 +93,14 @@ def test_an_unknown_profile_names_the_known_ones() -> None:
         load_params(ROOT, Selection(profile="huge"))
 
 
+@pytest.mark.parametrize("variant", ["topk", "batch_topk", "jumprelu", "gated", "matryoshka", "relu_l1"])
+def test_another_variant_is_one_override_away(variant: str) -> None:
+    """params.yaml holds fields of its own variant, which others may not have."""
+    assert load_params(ROOT, Selection(set=(f"train.variant={variant}",))).train.variant == variant
+    with pytest.raises(ParamsInvalid, match=r"train\.zeal: unknown key"):
+        load_params(ROOT, Selection(set=("train.zeal=1", f"train.variant={variant}")))
+
+
 def test_overrides_win_over_the_profile() -> None:
     params = load_params(ROOT, Selection(profile="small", set=("train.k=7", "label.llm_latents=0")))
     assert params.train.k == 7  # type: ignore[union-attr]
