@@ -9,24 +9,39 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from saeops.activations.reader import ActivationSet
 from saeops.adapters.watch import QuietWatch
-from saeops.errors import CheckpointDamaged, FolderDamaged, ParamsInvalid, SiteUnknown, StageMissing
+from saeops.errors import (
+    CheckpointDamaged,
+    CheckpointMismatch,
+    FolderDamaged,
+    MemoryShort,
+    NonFinite,
+    ParamsInvalid,
+    SiteUnknown,
+    StageMissing,
+)
 from saeops.files import publish_folder
 from saeops.params import Params
 from saeops.refs import Workspace
 from saeops.sae.canonical import Sae
-from saeops.sealed import open_sealed, verify
+from saeops.sealed import open_sealed, seal, verify
 from saeops.stages import train
 from saeops.tables import read_table
 from saeops.training.config import TrainingConfig
 from saeops.training.curve import CurveTable
+from saeops.training.machine import MachineMemory
 from tests.killing import Killed, KillingWatch
 from tests.tiny import tiny_params
+from tests.variants import VARIANTS as EVERY_VARIANT
 
 SHORT = {"tokens": 256 * 24, "checkpoint_every_steps": 5, "log_every_steps": 4}
-VARIANTS = [{"variant": "topk", "k": 4}, {"variant": "relu_l1"}]
+VARIANTS: list[dict[str, Any]] = [
+    variant.model_dump(mode="json") | ({"k": 4} if hasattr(variant, "k") else {}) for variant in EVERY_VARIANT
+]
+TOPK = VARIANTS[0]
 
 
 def params_for(variant: dict[str, Any], **changes: Any) -> Params:
@@ -51,7 +66,7 @@ def test_a_run_leaves_a_sealed_sae_with_its_curve(space: Workspace, variant: dic
     assert verify(space.sae, kind="sae").digest == ref.digest
     sae = Sae.load(space.sae)
     acts = ActivationSet.open(space.activations)
-    assert (sae.meta.d_model, sae.meta.d_sae, sae.k) == (32, 128, variant.get("k"))
+    assert (sae.meta.d_model, sae.meta.d_sae, sae.k) == (32, 128, 4 if variant["variant"] == "topk" else None)
     assert (sae.meta.model, sae.meta.policy) == (acts.model, acts.policy)
     assert sae.meta.norm_limit == acts.norm_limit(sae.meta.site)
     curve = read_table(space.sae / train.CURVE, CurveTable, rows=6)
@@ -63,7 +78,7 @@ def test_a_run_leaves_a_sealed_sae_with_its_curve(space: Workspace, variant: dic
 
 
 def test_the_folded_sae_explains_raw_activations_as_well_as_training_did(space: Workspace) -> None:
-    train.run(params_for(VARIANTS[0], tokens=256 * 200, lr=3e-3), space, watch=QuietWatch())
+    train.run(params_for(TOPK, tokens=256 * 200, lr=3e-3), space, watch=QuietWatch())
     acts, sae = ActivationSet.open(space.activations), Sae.load(space.sae)
     x_TD = torch.cat([batch.activations for batch in acts.batches(sae.meta.site, "train", 512)])
     error = (x_TD - sae.reconstruct(x_TD)).square().sum() / (x_TD - x_TD.mean(0)).square().sum()
@@ -72,22 +87,22 @@ def test_the_folded_sae_explains_raw_activations_as_well_as_training_did(space: 
 
 
 def test_a_second_run_keeps_what_is_there_and_other_params_do_not(space: Workspace) -> None:
-    params = params_for(VARIANTS[0])
+    params = params_for(TOPK)
     first = train.run(params, space, watch=QuietWatch())
     stamp = (space.sae / "sae.safetensors").stat().st_mtime_ns
     assert train.run(params, space, watch=QuietWatch()) == first
     assert (space.sae / "sae.safetensors").stat().st_mtime_ns == stamp
-    assert train.run(params_for(VARIANTS[0], lr=1e-3), space, watch=QuietWatch()).digest != first.digest
+    assert train.run(params_for(TOPK, lr=1e-3), space, watch=QuietWatch()).digest != first.digest
 
 
 def test_a_changed_sae_is_not_silently_replaced(space: Workspace) -> None:
-    train.run(params_for(VARIANTS[0]), space, watch=QuietWatch())
+    train.run(params_for(TOPK), space, watch=QuietWatch())
     path = space.sae / "sae.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(FolderDamaged, match=r"sae\.safetensors"):
-        train.run(params_for(VARIANTS[0]), space, watch=QuietWatch())
+        train.run(params_for(TOPK), space, watch=QuietWatch())
 
 
 @pytest.mark.parametrize(
@@ -102,12 +117,12 @@ def test_choices_that_do_not_fit_are_refused_before_anything_is_written(
     space: Workspace, changes: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        train.run(params_for(VARIANTS[0] | changes), space, watch=QuietWatch())
+        train.run(params_for(TOPK | changes), space, watch=QuietWatch())
     assert not space.sae.exists()
 
 
 def test_a_site_that_was_not_harvested_is_refused(space: Workspace) -> None:
-    params = params_for(VARIANTS[0])
+    params = params_for(TOPK)
     elsewhere = params.train.model_copy(update={"site": "blocks.2.resid_post"})
     with pytest.raises(SiteUnknown, match=r"blocks\.1\.resid_post"):
         train.run(params.model_copy(update={"train": elsewhere}), space, watch=QuietWatch())
@@ -115,7 +130,7 @@ def test_a_site_that_was_not_harvested_is_refused(space: Workspace) -> None:
 
 def test_nothing_harvested_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(StageMissing, match="saeops harvest"):
-        train.run(params_for(VARIANTS[0]), Workspace(root=tmp_path), watch=QuietWatch())
+        train.run(params_for(TOPK), Workspace(root=tmp_path), watch=QuietWatch())
 
 
 def interrupted(space: Workspace, params: Params, *, after: int) -> Path:
@@ -126,8 +141,26 @@ def interrupted(space: Workspace, params: Params, *, after: int) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v["variant"])
+def test_killed_before_at_and_after_the_end_of_an_epoch_a_run_ends_with_the_same_bytes(
+    space: Workspace, variant: dict[str, Any]
+) -> None:
+    params = params_for(variant)
+    acts = ActivationSet.open(space.activations)
+    assert 5 * 256 < acts.count(params.train.site, "train") < 24 * 256, "the run crosses an epoch's end"
+    whole = train.run(params, space, watch=QuietWatch())
+    shutil.rmtree(space.sae)
+    for after in (2, 14, 6, 9):
+        with pytest.raises(Killed):
+            train.run(params, space, watch=KillingWatch(after))
+    watch = QuietWatch()
+    assert train.run(params, space, watch=watch).digest == whole.digest
+    # Two steps leave no checkpoint; then 14 leave that of step 10, 6 more that of 15, 9 more that of the last.
+    assert any("going on after step 24" in line for line in watch.said)
+
+
 def test_a_damaged_newest_checkpoint_is_named_and_the_result_is_the_same(space: Workspace) -> None:
-    params = params_for(VARIANTS[0])
+    params = params_for(TOPK)
     whole = train.run(params, space, watch=QuietWatch())
     shutil.rmtree(space.sae)
     folder = interrupted(space, params, after=17)
@@ -139,7 +172,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_result_is_the_same(space: 
 
 
 def test_when_every_checkpoint_is_damaged_training_stops_and_says_what_to_remove(space: Workspace) -> None:
-    params = params_for(VARIANTS[0])
+    params = params_for(TOPK)
     folder = interrupted(space, params, after=17)
     for path in folder.glob("*.json"):
         path.write_bytes(b"{}")
@@ -149,13 +182,50 @@ def test_when_every_checkpoint_is_damaged_training_stops_and_says_what_to_remove
 
 
 def test_checkpoints_of_other_params_are_never_picked_up(space: Workspace) -> None:
-    other = params_for(VARIANTS[0], lr=1e-3)
+    other = params_for(TOPK, lr=1e-3)
     whole = train.run(other, space, watch=QuietWatch())
     shutil.rmtree(space.sae)
-    interrupted(space, params_for(VARIANTS[0]), after=17)
+    interrupted(space, params_for(TOPK), after=17)
     watch = QuietWatch()
     assert train.run(other, space, watch=watch).digest == whole.digest
     assert not any("going on" in line for line in watch.said)
+
+
+def test_a_checkpoint_of_another_variant_among_this_runs_is_refused_by_name(space: Workspace) -> None:
+    params, other = params_for(TOPK), params_for(VARIANTS[1], k=4)
+    theirs = interrupted(space, other, after=17)
+    stash = space.root / "stash"
+    theirs.parent.replace(stash)
+    ours = interrupted(space, params, after=7)
+    for path in (stash / "checkpoints").iterdir():
+        shutil.copy(path, ours)
+    with pytest.raises(
+        CheckpointMismatch, match=r"step-000000015.*train\.variant is 'batch_topk' there and 'topk'"
+    ):
+        train.run(params, space, watch=QuietWatch())
+    assert not space.sae.exists()
+
+
+def test_nan_on_disk_is_named_with_its_document_and_position(space: Workspace) -> None:
+    acts = ActivationSet.open(space.activations)
+    shard = acts.shard_list("blocks.1.resid_post", "train")[0]
+    tensors = load_file(space.activations / shard.name)
+    tensors["activations"][7, 5] = float("nan")
+    document, position = int(tensors["document"][7]), int(tensors["position"][7])
+    save_file(tensors, space.activations / shard.name)
+    sealed = acts.sealed
+    seal(space.activations, kind=sealed.kind, version=sealed.version, inputs=sealed.inputs, summary=sealed.summary)
+    with pytest.raises(
+        NonFinite, match=rf"at step \d+ hold NaN or infinity \(document {document}, position {position}\)"
+    ):
+        train.run(params_for(TOPK), space, watch=QuietWatch())
+
+
+def test_a_machine_too_small_is_refused_before_training(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "machine_memory", lambda _: MachineMemory(10**6, 10**6))
+    with pytest.raises(MemoryShort, match=r"which has 0\.00 GB(.|\n)*lower"):
+        train.run(params_for(TOPK), space, watch=QuietWatch())
+    assert not space.sae.exists()
 
 
 @pytest.mark.slow
@@ -163,7 +233,7 @@ def test_checkpoints_of_other_params_are_never_picked_up(space: Workspace) -> No
 def test_a_run_killed_for_real_and_rerun_has_the_digest_of_the_unbroken_one(
     space: Workspace, tmp_path: Path, steps: int
 ) -> None:
-    params = params_for(VARIANTS[0])
+    params = params_for(TOPK)
     whole = train.run(params, space, watch=QuietWatch())
     shutil.rmtree(space.sae)
     params_file = tmp_path / "params.json"
@@ -182,7 +252,7 @@ def test_a_run_killed_for_real_and_rerun_has_the_digest_of_the_unbroken_one(
 def test_a_kill_round_the_last_rename_costs_nothing(
     space: Workspace, monkeypatch: pytest.MonkeyPatch, published: bool
 ) -> None:
-    params = params_for(VARIANTS[0])
+    params = params_for(TOPK)
     whole = train.run(params, space, watch=QuietWatch())
     shutil.rmtree(space.sae)
 
