@@ -23,7 +23,7 @@ from saeops.diagnostics.measure import window_batches
 SITE = "blocks.1.resid_post"
 
 
-def zeros(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def zeros(_: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(y)
 
 
@@ -36,7 +36,7 @@ def windows_of(*lengths: int) -> list[Window]:
 
 
 def policy_mask(model: TransformersModel, limit: float | None = None) -> Mask:
-    def mask(ids: torch.Tensor, lengths: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def mask(ids: torch.Tensor, lengths: torch.Tensor, x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         return position_mask(ids, lengths, TokenPolicy(), model.special_ids, bos=model.bos_id) & norm_mask(
             x, limit
         )
@@ -56,7 +56,7 @@ def sums_of(model: TransformersModel, windows: list[Window], mask: Mask, **splic
 
 def test_splicing_the_activations_themselves_costs_exactly_nothing(tiny_model: TransformersModel) -> None:
     """With the error term kept, x̂ + (x − x̂) = x: any cost would be the harness's own."""
-    sums = sums_of(tiny_model, windows_of(20, 9, 31), policy_mask(tiny_model), itself=lambda x, y: y)
+    sums = sums_of(tiny_model, windows_of(20, 9, 31), policy_mask(tiny_model), itself=lambda _, y: y)
     assert (sums.spliced["itself"] == sums.clean).all()
     assert (sums.kl["itself"] == 0).all()
 
