@@ -217,7 +217,7 @@ def test_answers_that_cannot_be_read_are_counted_and_never_shown(
     space: Workspace, params: Params, tiny_model: TransformersModel
 ) -> None:
     def mostly_good(prompt: str) -> str:
-        lost = "Label:" not in prompt and digest_json(prompt)[0] in "0123"
+        lost = "Label:" not in prompt and digest_json(prompt)[0] in "4567"
         return "who knows" if lost else answer(prompt)
 
     table = labelled(space, params, tiny_model, ScriptedLlm(mostly_good))
