@@ -1,11 +1,16 @@
 """A sweep: several SAEs over one pass, each with the bytes of a run of its own."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from saeops.activations.reader import ActivationSet
 from saeops.activations.shuffle import ShuffledTokens
@@ -177,3 +182,23 @@ def test_members_that_fit_alone_and_not_together_are_refused(
     monkeypatch.setattr(train, "machine_memory", lambda _: MachineMemory(alone + 1000, alone + 1000))
     with pytest.raises(MemoryShort, match=r"training needs up to"):
         sweep.run(params, space, watch=QuietWatch())
+
+
+@pytest.mark.slow
+def test_the_verb_prints_each_member_and_remembers_no_choice(space: Workspace) -> None:
+    values = tiny_params(train=SHORT).model_dump(mode="json")
+    (space.root / "params.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "saeops.cli", "sweep", "--set", "train.sweep=[{k: 2}, {variant: gated}]"]
+    environment = os.environ | {"SAEOPS_TRACKING": "none", "SAEOPS_CACHE": str(space.root / "cache")}
+
+    def said(*more: str) -> str:
+        done = subprocess.run(
+            [*command, *more], cwd=space.root, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    table = said()
+    assert all(word in table for word in ("k-2", "variant-gated", "explained variance", "documents"))
+    members = json.loads(said("--json"))["members"]
+    assert [member["name"] for member in members] == ["k-2", "variant-gated"]
+    assert not (space.root / "profile.yaml").exists()
