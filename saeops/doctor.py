@@ -90,9 +90,10 @@ def _device() -> Check:
 
 def _kernels(services: Services) -> Check:
     from saeops.sae.native import library
+    from saeops.sae.native.build import NotBuilt
 
     found = library.enable(services.settings.cache / "kernels")
-    if isinstance(found, library.NotBuilt):
+    if isinstance(found, NotBuilt):
         return Check("training kernels", "missing", found.reason, "install g++: training on a CPU gets faster")
     int8 = "with int8 products" if found.has_int8 else "without int8 products (no AVX-512 VNNI)"
     return Check("training kernels", "ok", f"compiled for this processor, {int8}")

@@ -159,9 +159,10 @@ class Services:
     def _ready_kernels(self, watch: Watch) -> None:
         """Compiled kernels for training on this machine's CPU, or a word about why there are none."""
         from saeops.sae.native import library
+        from saeops.sae.native.build import NotBuilt
 
         found = library.enable(self.settings.cache / "kernels")
-        if isinstance(found, library.NotBuilt):
+        if isinstance(found, NotBuilt):
             watch.say(f"train: in plain torch, which is slower on a CPU ({found.reason}; see `saeops doctor`)")
 
     def diagnose(self, params: Params) -> "Diagnosed":
