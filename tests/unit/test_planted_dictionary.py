@@ -19,7 +19,7 @@ from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.loop import train
 from tests.planted import fresh, plant, short_config
 
-DATA = plant(n_features=64, d_model=32, tokens=16_384, active=3)
+DATA = plant(n_features=64, d_model=48, tokens=16_384, active=3)
 
 
 def recovered(variant: Variant, folder: Path) -> float:
@@ -28,7 +28,7 @@ def recovered(variant: Variant, folder: Path) -> float:
         tokens=300 * 512,
         batch_size=512,
         lr=1e-2,
-        dead_after_tokens=20_000,
+        dead_after_tokens=5_000,
         log_every_steps=300,
         checkpoint_every_steps=300,
     )
