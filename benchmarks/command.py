@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ def run(arguments: Sequence[str]) -> None:
     if done is None:
         return
     done = {
-        "command": "python benchmarks/training.py " + shlex.join(arguments),
+        "command": machine.command("benchmarks/training.py", arguments),
         "machine": machine.facts(),
         **done,
     }
@@ -55,10 +54,10 @@ def race(options: argparse.Namespace) -> dict[str, Any]:
         memory=options.memory,
     )
     recipes = _recipes(options)
-    races = []
+    races, pool = [], speed.pool_of(tokens, options.batch)
     for variant in options.variants:
         problem = _problem(options, variant, d_model=tokens.d_model, steps=SCHEDULE_STEPS)
-        races += speed.race_variant(problem, recipes, tokens, rules)
+        races += speed.race_variant(problem, recipes, pool, rules)
     return {"kind": "race", "tokens": tokens.source, "races": races}
 
 

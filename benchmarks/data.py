@@ -17,6 +17,7 @@ from saeops.activations.shuffle import ShuffledTokens
 
 BUFFER_TOKENS = 131_072
 RANDOM_TOKENS = 65_536
+SAMPLE_TOKENS = 16_384
 HELD_OUT_SHARE = 0.1
 """Of a file or of random numbers; an activation set has its own eval split, apart by document."""
 
@@ -109,7 +110,6 @@ def open_tokens(where: str, *, site: str, d_model: int) -> Tokens:
     return SetTokens(ActivationSet.open(path), site)
 
 
-def sample(tokens: Tokens, *, size: int = 1024, batches: int = 16) -> Tensor:
+def sample(tokens: Tokens) -> Tensor:
     """Tokens of the train split from which contenders estimate their scales."""
-    stream = tokens.batches(size, seed=0)
-    return torch.cat([next(stream) for _ in range(batches)])
+    return next(tokens.batches(SAMPLE_TOKENS, seed=0))

@@ -3,8 +3,10 @@
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,12 @@ def facts() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def command(program: str, arguments: Sequence[str]) -> str:
+    """A command line for readers on other machines: of absolute paths the last two parts."""
+    shown = ["/".join(Path(each).parts[-2:]) if Path(each).is_absolute() else each for each in arguments]
+    return f"python {program} {shlex.join(shown)}"
 
 
 def peak_bytes() -> int:

@@ -77,7 +77,11 @@ class Ours(Contender):
         """From the very forward pass that training differentiates."""
         pair = self.state.normalisation.apply(Pair.same(x_TD))
         dead = torch.zeros(self.problem.d_sae, dtype=torch.bool)
+        # A forward pass moves running figures, such as a threshold; a look must leave no trace.
+        running = {name: buffer.clone() for name, buffer in self.state.sae.named_buffers()}
         outcome = self.state.sae.outcome(pair.x_TD, pair.y_TE, dead=dead, progress=0.0)
+        for name, buffer in self.state.sae.named_buffers():
+            buffer.copy_(running[name])
         return float(outcome.mse.detach()) / float(pair.y_TE.var(0, correction=0).mean())
 
     @torch.no_grad()

@@ -36,9 +36,13 @@ def section(result: Mapping[str, Any]) -> str:
 
 
 def _race(result: Mapping[str, Any]) -> str:
-    parts = ["## Speed", f"Activations: {result['tokens']}."]
+    parts, checked = ["## Speed", f"Activations: {result['tokens']}."], set()
     for race in result["races"]:
-        parts += [tables.race_table(race), "The same problem:", tables.same_table(race)]
+        parts.append(tables.race_table(race))
+        # Checked once a variant, before its first race.
+        if race["problem"]["variant"] not in checked:
+            checked.add(race["problem"]["variant"])
+            parts += ["The same problem:", tables.same_table(race)]
     steps = [each for race in result["races"] for each in race["contenders"]]
     return "\n\n".join([*parts, "What a step does:", tables.settings_list(steps)])
 

@@ -10,7 +10,6 @@ runs are kept. Runs in the project's own environment.
 
 import argparse
 import json
-import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 RESULTS = CHECKOUT / ".cache" / "benchmarks" / "scaling"
 FIGURE = CHECKOUT / "docs" / "figures" / "scaling.png"
 NAMES = ("c", "a", "alpha", "b", "beta")
-DRAWS = 500
 UNIT_F, UNIT_T = 1000.0, 1e6
 """a and b are given for F in thousands and T in millions, where all five numbers are near 1."""
 
@@ -72,8 +70,11 @@ def law(inputs: np.ndarray, c: float, a: float, alpha: float, b: float, beta: fl
     return np.asarray(c + a * (size / UNIT_F) ** -alpha + b * (tokens / UNIT_T) ** -beta)
 
 
-def fit(points: Sequence[Point], *, seed: int = 0) -> Law:
+def fit(points: Sequence[Point], *, draws: int = 500, seed: int = 0) -> Law:
     """The law through the points, on relative errors.
+
+    Args:
+        draws: of the bootstrap over runs.
 
     Raises:
         ValueError: fewer than three sizes or token counts; five numbers cannot be told apart.
@@ -86,8 +87,8 @@ def fit(points: Sequence[Point], *, seed: int = 0) -> Law:
     wanted = np.array([p.fvu for p in points])
     residual = float(np.sqrt(np.mean((law(_inputs(points), *found) / wanted - 1) ** 2)))
     generator = np.random.default_rng(seed)
-    draws = [_fit([points[i] for i in generator.integers(len(points), size=len(points))]) for _ in range(DRAWS)]
-    kept = np.array([draw for draw in draws if draw is not None])
+    drawn = [_fit([points[i] for i in generator.integers(len(points), size=len(points))]) for _ in range(draws)]
+    kept = np.array([draw for draw in drawn if draw is not None])
     intervals = {}
     if len(kept):
         low, high = np.quantile(kept, [0.025, 0.975], axis=0)
@@ -154,10 +155,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"scaling: {error}")
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     draw(points, fitted).savefig(options.figure, dpi=130)
-    command = "python -m benchmarks.scaling " + shlex.join(arguments)
     done = {
         "kind": "scaling",
-        "command": command,
+        "command": machine.command("-m benchmarks.scaling", arguments),
         "machine": machine.facts(),
         "tokens": tokens.source,
         "problem": problem.model_dump(),

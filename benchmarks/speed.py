@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.contender import Common, Contender
-from benchmarks.data import Tokens, sample
+from benchmarks.data import SAMPLE_TOKENS, Tokens
 from benchmarks.machine import peak_of
 from benchmarks.racing import Sample, race, ratio, timing
 from benchmarks.recipe import Problem, Recipe, contenders
@@ -21,7 +21,6 @@ from benchmarks.same import Sameness, common_weights, compare
 
 FLOOR = "bare encoder product"
 POOL = 8
-"""Batches that go round in a race: they stay in memory, so no loader is timed."""
 CHECKED_TOKENS = 512
 WITH_AUXK = ("topk", "batch_topk", "matryoshka")
 
@@ -43,14 +42,19 @@ class Rules:
     """Measure each contender's peak memory in a process of its own."""
 
 
-def race_variant(problem: Problem, recipes: list[Recipe], tokens: Tokens, rules: Rules) -> list[dict[str, Any]]:
+def race_variant(
+    problem: Problem, recipes: list[Recipe], pool: list[Tensor], rules: Rules
+) -> list[dict[str, Any]]:
     """All conditions of one variant.
+
+    Args:
+        pool: batches that go round; they stay in memory, so that no loader is timed.
 
     Raises:
         NotTheSame: with the same weights, somebody's reconstruction is another.
     """
-    pool = _pool(tokens, problem.batch)
-    entered = [build(problem, recipe, sample(tokens)) for recipe in contenders(problem.variant, recipes)]
+    seen_TD = torch.cat(pool)[:SAMPLE_TOKENS]
+    entered = [build(problem, recipe, seen_TD) for recipe in contenders(problem.variant, recipes)]
     # The first step sets what depends on data; the common weights come after it.
     for contender in entered:
         contender.ready()
@@ -167,8 +171,8 @@ def _floor(weights: Common, x_TD: Tensor) -> Callable[[], None]:
     return once
 
 
-def _pool(tokens: Tokens, batch: int) -> list[Tensor]:
-    """Centred: the common weights have no decoder bias to hold the mean."""
+def pool_of(tokens: Tokens, batch: int) -> list[Tensor]:
+    """Batches for a race. Centred: the common weights have no decoder bias to hold the mean."""
     stream = tokens.batches(batch, seed=1)
     batches = [next(stream) for _ in range(POOL)]
     mean = torch.stack([each.mean(0) for each in batches]).mean(0)

@@ -11,6 +11,7 @@ import torch
 from benchmarks.contender import fvu
 from benchmarks.environment import absent, pins
 from benchmarks.losses import kept_or_made, summarise, verdicts
+from benchmarks.machine import command
 from benchmarks.racing import Sample, race, ratio, timed, timing
 from benchmarks.recipe import Recipe, contenders
 from benchmarks.report import page
@@ -198,7 +199,7 @@ def points(values: tuple[float, ...], *, noise: float) -> list[Point]:
 
 
 def test_a_scaling_law_is_found_again_from_its_points() -> None:
-    fitted = fit(points((0.1, 0.12, 0.5, 0.05, 0.4), noise=0.0))
+    fitted = fit(points((0.1, 0.12, 0.5, 0.05, 0.4), noise=0.0), draws=2)
     assert fitted.values == pytest.approx({"c": 0.1, "a": 0.12, "alpha": 0.5, "b": 0.05, "beta": 0.4}, rel=0.02)
     assert fitted.residual < 1e-4
 
@@ -206,7 +207,7 @@ def test_a_scaling_law_is_found_again_from_its_points() -> None:
 def test_noisy_runs_widen_the_intervals_round_the_truth(tmp_path: Path) -> None:
     truth = (0.1, 0.12, 0.5, 0.05, 0.4)
     noisy = points(truth, noise=0.005)
-    fitted = fit(noisy)
+    fitted = fit(noisy, draws=60)
     low, high = fitted.intervals["alpha"]
     assert low < 0.5 < high
     draw(noisy, fitted).savefig(tmp_path / "scaling.png")
@@ -215,6 +216,13 @@ def test_noisy_runs_widen_the_intervals_round_the_truth(tmp_path: Path) -> None:
 def test_two_sizes_are_too_few_for_a_law() -> None:
     with pytest.raises(ValueError, match="three sizes"):
         fit([point for point in points((0.1, 0.1, 0.5, 0.1, 0.5), noise=0) if point.d_sae < 3000])
+
+
+def test_a_command_is_shown_without_the_paths_of_one_machine() -> None:
+    shown = command(
+        "benchmarks/training.py", ["race", "--activations", "/somewhere/artifacts/activations", "--k", "32"]
+    )
+    assert shown == "python benchmarks/training.py race --activations artifacts/activations --k 32"
 
 
 def test_a_page_names_the_command_and_the_machine_of_each_result() -> None:
