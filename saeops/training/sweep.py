@@ -78,7 +78,9 @@ def _panel(axes: "Axes", frame: pd.DataFrame, *, by: str, label: str) -> None:
             label=str(variant),
         )
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.2g}")
+    if by == "d_sae":
+        axes.set_xticks(sorted(frame[by].unique()))
     axes.set_xlabel(label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
