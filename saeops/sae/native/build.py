@@ -33,29 +33,35 @@ def build(folder: Path) -> Path | NotBuilt:
     path = folder / f"kernels-{_digest(compiler)[:16]}.so"
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        objects = [Path(work) / f"{source.stem}.o" for source in SOURCES]
-        linked = Path(work) / "kernels.so"
-        # Linked without OpenMP's library: the one that torch has loaded serves both, so that two pools of
-        # threads never wait for the same cores.
-        for command in (
-            *(
-                [compiler, *COMPILE, "-c", str(source), "-o", str(made)]
-                for source, made in zip(SOURCES, objects, strict=True)
-            ),
-            [compiler, "-shared", *map(str, objects), "-o", str(linked)],
-        ):
-            try:
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
-            except subprocess.CalledProcessError as error:
-                last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-                return NotBuilt(f"{compiler} failed: {last}")
-            except (OSError, subprocess.TimeoutExpired) as error:
-                return NotBuilt(f"{compiler} failed: {error}")
-        # Whole or not at all, also where two processes build at once.
-        linked.replace(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            made = _compile(compiler, Path(work))
+            # Whole or not at all, also where two processes build at once.
+            made.replace(path)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        return NotBuilt(f"{compiler} failed: {last}")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return NotBuilt(f"{compiler} could not build in {folder}: {error}")
     return path
+
+
+def _compile(compiler: str, work: Path) -> Path:
+    """Compile and link in a folder.
+
+    Linked without OpenMP's library: the one that torch has loaded serves both,
+    so that two pools of threads never wait for the same cores.
+    """
+    objects = [work / f"{source.stem}.o" for source in SOURCES]
+    linked = work / "kernels.so"
+    compiling = [
+        [compiler, *COMPILE, "-c", str(source), "-o", str(made)]
+        for source, made in zip(SOURCES, objects, strict=True)
+    ]
+    for command in (*compiling, [compiler, "-shared", *map(str, objects), "-o", str(linked)]):
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+    return linked
 
 
 def _digest(compiler: str) -> str:
