@@ -51,7 +51,6 @@ def race(options: argparse.Namespace) -> dict[str, Any]:
         tolerance=options.tolerance,
         least_seconds=options.least_seconds,
         dead_share=options.with_dead,
-        memory=options.memory,
     )
     recipes = _recipes(options)
     races, pool = [], speed.pool_of(tokens, options.batch)
@@ -124,7 +123,6 @@ def parser() -> argparse.ArgumentParser:
     racing.add_argument("--tolerance", type=float, default=0.04, help="foreign share of CPU in a clean sample")
     racing.add_argument("--least-seconds", type=float, default=0.4, help="least length of a sample")
     racing.add_argument("--with-dead", type=float, default=0.0, help="also race with this share dead (AuxK)")
-    racing.add_argument("--memory", action="store_true", help="measure peak memory, a process each")
     training = _action(actions, "losses", loss, variants=["topk"], batch=2048)
     training.add_argument("--tokens", type=int, default=2_000_000)
     training.add_argument("--seeds", type=_numbers, default=[0, 1, 2])

@@ -4,8 +4,6 @@ import os
 import platform
 import resource
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,13 +35,6 @@ def command(program: str, arguments: Sequence[str]) -> str:
 def peak_bytes() -> int:
     """Largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def peak_of(module: str, *arguments: str) -> int | None:
-    """Peak resident bytes that a module prints about itself as its last line; None where it failed."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    return int(lines[-1]) if done.returncode == 0 and lines else None
 
 
 def _lines(path: str) -> list[str]:

@@ -57,37 +57,34 @@ class Ratio:
         return dict(vars(self))
 
 
+Turn = Callable[[int], Sample]
+"""Runs a contender's step so many times, and measures it."""
+
+
 def race(
-    runners: Mapping[str, Callable[[], None]],
+    turns: Mapping[str, Turn],
     *,
     rounds: int,
     most_rounds: int,
     tolerance: float = 0.04,
     least_seconds: float = 0.4,
-    before: Callable[[str], None] = lambda _: None,
-    measure: Callable[[Callable[[], None], int], Sample] | None = None,
 ) -> dict[str, list[Sample]]:
-    """Run all in turn, round after round, until each has `rounds` clean samples or `most_rounds` are over.
+    """All in turn, round after round, until each has `rounds` clean samples or `most_rounds` are over.
 
-    Every round measures every runner, so that sample r of one pairs with sample r of another.
+    Every round measures everybody, so that sample r of one pairs with sample r of another.
 
     Args:
         tolerance: largest foreign share of a clean sample.
-        least_seconds: a sample repeats the call until it lasts about that long.
-        before: called with a runner's name before it is measured.
+        least_seconds: a sample repeats the step until it lasts about that long.
     """
-    measure = measure or timed
     repeats = {}
-    for name, runner in runners.items():
-        before(name)
-        runner()
-        once = measure(runner, 1).seconds
-        repeats[name] = max(1, round(least_seconds / max(once, 1e-9)))
-    samples: dict[str, list[Sample]] = {name: [] for name in runners}
+    for name, turn in turns.items():
+        turn(1)
+        repeats[name] = max(1, round(least_seconds / max(turn(1).seconds, 1e-9)))
+    samples: dict[str, list[Sample]] = {name: [] for name in turns}
     for _ in range(most_rounds):
-        for name, runner in runners.items():
-            before(name)
-            samples[name].append(measure(runner, repeats[name]))
+        for name, turn in turns.items():
+            samples[name].append(turn(repeats[name]))
         if all(sum(clean(sample, tolerance) for sample in of) >= rounds for of in samples.values()):
             break
     return samples

@@ -86,22 +86,18 @@ def oracle(variant: str, weights: Common, x_TD: Tensor, *, k: int) -> Reading:
     return Reading(f_TF @ weights.W_dec_FD, f_TF > 0)
 
 
-def compare(contenders: list[Contender], weights: Common, x_TD: Tensor) -> Sameness:
-    """Put the weights into every contender, and compare their training path with the oracle's."""
-    problem = contenders[0].problem
+def agreement(contender: Contender, weights: Common, x_TD: Tensor) -> Agreement:
+    """Put the weights into a contender, and compare its training path with the oracle's."""
+    problem = contender.problem
     truth = oracle(problem.variant, weights, x_TD, k=problem.k)
     wanted = fvu(x_TD, truth.x_hat_TD)
-    agreements = []
-    for contender in contenders:
-        contender.ready()
-        contender.put(weights)
-        reading = contender.read(x_TD, training=True)
-        error_T = (reading.x_hat_TD - truth.x_hat_TD).norm(dim=1) / truth.x_hat_TD.norm(dim=1).clamp(min=1e-12)
-        error = float(error_T.quantile(AGREEING))
-        found = contender.training_fvu(x_TD)
-        off = abs(found - wanted) / wanted
-        agreements.append(Agreement(contender.recipe.label, error, found, off, reading.l0, contender.tolerance))
-    return Sameness(wanted, truth.l0, tuple(agreements))
+    contender.put(weights)
+    reading = contender.read(x_TD, training=True)
+    error_T = (reading.x_hat_TD - truth.x_hat_TD).norm(dim=1) / truth.x_hat_TD.norm(dim=1).clamp(min=1e-12)
+    error = float(error_T.quantile(AGREEING))
+    found = contender.training_fvu(x_TD)
+    off = abs(found - wanted) / wanted
+    return Agreement(contender.recipe.label, error, found, off, reading.l0, contender.tolerance)
 
 
 def _keep(f: Tensor, k: int) -> Tensor:

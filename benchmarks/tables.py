@@ -24,7 +24,7 @@ def race_table(race: Mapping[str, Any]) -> str:
     rows = []
     for each in sorted(race["contenders"], key=lambda each: -each["tokens_per_second"]):
         against = [_ratio(_over(race, label, each["label"])) for label in ours]
-        peak = race["peak_bytes"].get(each["label"])
+        peak = each["peak_bytes"]
         rows.append(
             [
                 f"{each['label']} ({each['version']})",
@@ -32,7 +32,7 @@ def race_table(race: Mapping[str, Any]) -> str:
                 *against,
                 _ratio(each["times_the_floor"]),
                 f"{each['l0_after']:.1f}",
-                "" if peak is None else f"{peak / 1e9:.2f} GB",
+                f"{peak / 1e9:.2f} GB",
                 _samples(each),
             ]
         )
