@@ -95,8 +95,8 @@ def _kernels(services: Services) -> Check:
     found = library.enable(services.settings.cache / "kernels")
     if isinstance(found, NotBuilt):
         return Check("training kernels", "missing", found.reason, "install g++: training on a CPU gets faster")
-    int8 = "with int8 products" if found.has_int8 else "without int8 products (no AVX-512 VNNI)"
-    return Check("training kernels", "ok", f"compiled for this processor, {int8}")
+    how = "without the dense product" if found.has_search else "by the dense product (no AVX-512 BF16 and VNNI)"
+    return Check("training kernels", "ok", f"compiled for this processor; TopK encodes {how}")
 
 
 def _program(name: str) -> Check:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saeops.sae.native.library import Library, for_tensors
+from saeops.sae.search import search_all, worth_it
 from saeops.sae.sparse import Pattern, offsets_of
 
 CHUNK_TOKENS = 512
@@ -69,22 +70,34 @@ def topk(pre_TF: Float[Tensor, "T F"], k: int) -> Picked:
 def encode_topk(
     x_TD: Float[Tensor, "T D"], W_enc_FD: Float[Tensor, "F D"], b_enc: Float[Tensor, " F"], k: int
 ) -> Picked:
-    """The k largest pre-activations of each token; the dense product lives one chunk at a time."""
+    """The k largest pre-activations of each token, exactly; no dense T × F tensor is made."""
+    native = _native(x_TD, W_enc_FD, b_enc)
+    if native is None:
+        parts = [
+            topk(torch.addmm(b_enc, chunk, W_enc_FD.t()), k) for chunk in x_TD.split(chunk_tokens(len(W_enc_FD)))
+        ]
+        return Picked(torch.cat([part.value for part in parts]), torch.cat([part.latent for part in parts]))
+    if not worth_it(native, n_latents=len(W_enc_FD), k=k):
+        return _dense_topk(native, x_TD, W_enc_FD, b_enc, k)
+    found = search_all(native, x_TD, W_enc_FD, b_enc, k)
+    unsure = found.unsure.nonzero().squeeze(1)
+    if len(unsure):
+        settled = _dense_topk(native, x_TD[unsure], W_enc_FD, b_enc, k)
+        found.value[unsure], found.latent[unsure] = settled.value, settled.latent
+    return Picked(found.value, found.latent)
+
+
+def _dense_topk(native: Library, x_TD: Tensor, W_enc_FD: Tensor, b_enc: Tensor, k: int) -> Picked:
+    """By the dense product, one chunk of tokens at a time."""
     size = chunk_tokens(len(W_enc_FD))
-    if (native := _native(x_TD, W_enc_FD, b_enc)) is not None:
-        picked = Picked(x_TD.new_empty(len(x_TD), k), torch.empty(len(x_TD), k, dtype=torch.int32))
-        room = x_TD.new_empty(min(size, len(x_TD)), len(W_enc_FD))
-        for start in range(0, len(x_TD), size):
-            chunk = x_TD[start : start + size]
-            pre_TF = torch.addmm(b_enc, chunk, W_enc_FD.t(), out=room[: len(chunk)])
-            stop = start + len(chunk)
-            native.topk(pre_TF, k, picked.value[start:stop], picked.latent[start:stop])
-        return picked
-    parts = [topk(torch.addmm(b_enc, chunk, W_enc_FD.t()), k) for chunk in x_TD.split(size)]
-    # Under autocast the product has fewer bits; what is made of it has not.
-    return Picked(
-        torch.cat([part.value for part in parts]).to(x_TD.dtype), torch.cat([part.latent for part in parts])
-    )
+    picked = Picked(x_TD.new_empty(len(x_TD), k), torch.empty(len(x_TD), k, dtype=torch.int32))
+    room = x_TD.new_empty(min(size, len(x_TD)), len(W_enc_FD))
+    for start in range(0, len(x_TD), size):
+        chunk = x_TD[start : start + size]
+        pre_TF = torch.addmm(b_enc, chunk, W_enc_FD.t(), out=room[: len(chunk)])
+        stop = start + len(chunk)
+        native.topk(pre_TF, k, picked.value[start:stop], picked.latent[start:stop])
+    return picked
 
 
 @torch.no_grad()

@@ -15,20 +15,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saeops.sae.native.library import for_tensors
+from saeops.sae.search import search_some, worth_it
 from saeops.sae.select import Picked, encode_topk
 
 CANDIDATES = 1.5
 """Candidates scored again, in multiples of k."""
-MOST_CANDIDATES = 192
-"""The room that the compiled kernel has for them."""
 WATCHED_TOKENS = 64
 """Tokens that are encoded exactly as well, at each step that is watched."""
 WATCHED_EVERY = 16
 """Steps from one that is watched to the next."""
 MEMORY = 0.8
 """Decay of the running recall: about the last 5 watched steps count, 320 tokens with k latents each."""
-STRIDE = 16
-"""One row in so many says how large each dimension is."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +64,10 @@ class Shortlist(nn.Module):
         """The k largest pre-activations of each token, nearly always."""
         native = for_tensors(x_TD, W_enc_FD, b_enc)
         candidates = round(CANDIDATES * k)
-        fits = candidates <= min(MOST_CANDIDATES, len(b_enc) // 4)
-        if native is None or not native.has_int8 or not fits or self.exact:
+        if native is None or self.exact or not worth_it(native, n_latents=len(b_enc), k=candidates):
             return Shortlisted(encode_topk(x_TD, W_enc_FD, b_enc, k), recall=1.0)
-        stretch = _stretch(x_TD, W_enc_FD)
-        packed = native.pack_latents(W_enc_FD, stretch)
-        value, latent = native.shortlist_topk(
-            x_TD, W_enc_FD, b_enc, packed=packed, stretch=stretch, candidates=candidates, k=k
-        )
-        picked = Picked(value, latent)
+        found = search_some(native, x_TD, W_enc_FD, b_enc, k, candidates=candidates)
+        picked = Picked(found.value, found.latent)
         self.steps += 1
         watched = int(self.steps) % WATCHED_EVERY == 1
         notice = self._watch(x_TD, W_enc_FD, b_enc, picked) if watched else None
@@ -96,13 +88,3 @@ class Shortlist(nn.Module):
             f"the shortlist finds {recall:.2%} of the top {k}, less than the {self.min_recall:.2%} asked for: "
             "encoding exactly from here on"
         )
-
-
-def _stretch(x_TD: Tensor, W_enc_FD: Tensor) -> Float[Tensor, " D"]:
-    """Evens out dimensions before they become bytes: where x is large, W grows and x shrinks, to equal RMS.
-
-    The products stay the same. Residual streams have dimensions many times as large as the others, which
-    would leave the others few of the 255 steps (Xiao et al. 2022, SmoothQuant, arXiv 2211.10438).
-    """
-    x_D, w_D = (rows[::STRIDE].square().mean(0).sqrt().clamp(min=1e-6) for rows in (x_TD, W_enc_FD))
-    return (x_D / w_D).sqrt()

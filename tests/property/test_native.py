@@ -13,6 +13,7 @@ from saeops.sae.build import build
 from saeops.sae.native import library
 from saeops.sae.native.build import NotBuilt
 from saeops.sae.native.library import Library
+from saeops.sae.search import search_all, search_some
 from saeops.sae.select import encode_above, encode_topk
 from saeops.sae.sparse import Pattern, reconstruct_at
 from saeops.sae.trainable import Shape
@@ -146,48 +147,94 @@ def test_adam_in_one_pass_moves_as_the_plain_one(
     assert fast_norm == pytest.approx(plain_norm, rel=1e-3, abs=1e-3)
 
 
-@given(
-    seed=seeds,
-    tokens=st.integers(1, 50),
-    width=st.integers(1, 90),
-    latents=st.integers(64, 400),
-    k=st.integers(1, 8),
-)
-def test_the_shortlist_s_values_are_exact_and_in_order(
-    kernels: Library, seed: int, tokens: int, width: int, latents: int, k: int
+def needs_search(kernels: Library) -> None:
+    if not kernels.has_search:
+        pytest.skip("this processor multiplies neither bfloat16 nor bytes")
+
+
+searched = {
+    "seed": seeds,
+    "tokens": st.integers(1, 50),
+    "width": st.integers(1, 90),
+    "latents": st.integers(64, 400),
+    "k": st.integers(1, 8),
+    "power": st.sampled_from([0.0, 1.0, 3.0]),
+}
+"""`power`: dimensions from 10^−power to 10^power times as large, as residual streams have them."""
+
+
+def problem(seed: int, tokens: int, width: int, latents: int, power: float) -> tuple[Tensor, Tensor, Tensor]:
+    uneven_D = 10 ** torch.linspace(-power, power, width)
+    return draw(seed, tokens, width) * uneven_D, draw(seed + 1, latents, width), draw(seed + 2, latents)
+
+
+@given(**searched)
+def test_the_search_of_all_finds_what_the_dense_product_finds(
+    kernels: Library, seed: int, tokens: int, width: int, latents: int, k: int, power: float
 ) -> None:
-    if not kernels.has_int8:
-        pytest.skip("this processor has no int8 products")
-    x_TD, W_FD, b = draw(seed, tokens, width), draw(seed + 1, latents, width), draw(seed + 2, latents)
-    stretch = draw(seed + 3, width).exp()
-    packed = kernels.pack_latents(W_FD, stretch)
-    value, latent = kernels.shortlist_topk(x_TD, W_FD, b, packed=packed, stretch=stretch, candidates=2 * k, k=k)
+    needs_search(kernels)
+    x_TD, W_FD, b = problem(seed, tokens, width, latents, power)
+    found = search_all(kernels, x_TD, W_FD, b, k)
+    sure = ~found.unsure.bool()
     pre_TF = torch.addmm(b, x_TD, W_FD.t())
-    torch.testing.assert_close(value, pre_TF.gather(1, latent.long()), rtol=1e-4, atol=1e-4)
-    assert bool((latent.diff(dim=1) > 0).all())
-    # With every latent a candidate nothing can be missed.
-    if latents <= 192:
-        value, _ = kernels.shortlist_topk(x_TD, W_FD, b, packed=packed, stretch=stretch, candidates=latents, k=k)
-        best = pre_TF.topk(k, dim=1).values.sort(dim=1).values
-        torch.testing.assert_close(value.sort(dim=1).values, best, rtol=1e-4, atol=1e-4)
+    best_TK = pre_TF.topk(k, dim=1).values
+    scale = 1e-5 * float(x_TD.norm(dim=1).max() * W_FD.norm(dim=1).max())
+    values_TK = found.value.sort(dim=1, descending=True).values
+    torch.testing.assert_close(values_TK[sure], best_TK[sure], rtol=1e-5, atol=scale)
+    assert bool((found.latent.diff(dim=1)[sure] > 0).all())
+    assert float(sure.float().mean()) > 0.5
+
+
+@given(**searched)
+def test_a_search_of_some_computes_what_it_finds_exactly(
+    kernels: Library, seed: int, tokens: int, width: int, latents: int, k: int, power: float
+) -> None:
+    needs_search(kernels)
+    x_TD, W_FD, b = problem(seed, tokens, width, latents, power)
+    found = search_some(kernels, x_TD, W_FD, b, k, candidates=2 * k)
+    pre_TF = torch.addmm(b, x_TD, W_FD.t())
+    scale = 1e-5 * float(x_TD.norm(dim=1).max() * W_FD.norm(dim=1).max())
+    torch.testing.assert_close(found.value, pre_TF.gather(1, found.latent.long()), rtol=1e-5, atol=scale)
+    assert bool((found.latent.diff(dim=1) > 0).all())
+    assert not bool(found.unsure.any())
+
+
+def test_where_too_many_latents_come_into_question_the_dense_product_settles_it(kernels: Library) -> None:
+    needs_search(kernels)
+    # Twins of one latent, which rounding cannot tell apart, and only the last has a larger bias.
+    W_FD = draw(1, 1, 16).expand(2000, 16).contiguous()
+    b = torch.zeros(2000)
+    b[-3:] = 1e-4
+    x_TD = draw(1, 1, 16).expand(5, 16).contiguous()
+    assert bool(search_all(kernels, x_TD, W_FD, b, 3).unsure.all())
+    picked = encode_topk(x_TD, W_FD, b, 3)
+    assert picked.latent.tolist() == [[1997, 1998, 1999]] * 5
+
+
+def test_a_token_that_holds_nan_shows_it(kernels: Library) -> None:
+    needs_search(kernels)
+    x_TD = draw(1, 4, 16)
+    x_TD[2, 3] = float("nan")
+    picked = encode_topk(x_TD, draw(2, 400, 16), torch.zeros(400), 3)
+    assert bool(picked.value[2].isnan().any())
+    assert bool(picked.value[[0, 1, 3]].isfinite().all())
 
 
 def shortlisted(min_recall: float) -> tuple[list[float], list[str]]:
     """The recall of ten steps with the shortlist, and what was said."""
     variant = TopK(k=4, encoder="shortlist", min_recall=min_recall)
-    sae = build(variant, Shape(48, 256, 48), generator=torch.Generator().manual_seed(0))
+    sae = build(variant, Shape(48, 512, 48), generator=torch.Generator().manual_seed(0))
     recalls, said = [], []
     for step in range(10):
         x_TD = draw(step, 64, 48)
-        outcome = sae.outcome(x_TD, x_TD, dead=torch.zeros(256, dtype=torch.bool), progress=0.5)
+        outcome = sae.outcome(x_TD, x_TD, dead=torch.zeros(512, dtype=torch.bool), progress=0.5)
         recalls.append(outcome.encoder_recall)
         said += [outcome.notice] if outcome.notice else []
     return recalls, said
 
 
 def test_the_shortlist_finds_nearly_all_and_its_recall_is_measured(kernels: Library) -> None:
-    if not kernels.has_int8:
-        pytest.skip("this processor has no int8 products")
+    needs_search(kernels)
     recalls, said = shortlisted(min_recall=0.5)
     assert 0.95 < min(recalls) <= 1
     assert not said
@@ -196,12 +243,9 @@ def test_the_shortlist_finds_nearly_all_and_its_recall_is_measured(kernels: Libr
 def test_a_shortlist_that_misses_too_many_gives_way_to_the_exact_encoder_and_says_so(
     kernels: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not kernels.has_int8:
-        pytest.skip("this processor has no int8 products")
+    needs_search(kernels)
     monkeypatch.setattr("saeops.sae.shortlist.CANDIDATES", 1.0)
-    monkeypatch.setattr(
-        "saeops.sae.shortlist._stretch", lambda x_TD, _: 10 ** torch.linspace(-3, 3, x_TD.shape[1])
-    )
+    monkeypatch.setattr("saeops.sae.search._stretch", lambda x_TD, _: 10 ** torch.linspace(-3, 3, x_TD.shape[1]))
     recalls, said = shortlisted(min_recall=0.999)
     assert recalls[0] < 0.999
     assert recalls[-1] == 1
@@ -215,9 +259,9 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(encoder: str) -> None:
     def gradients(threads: int) -> list[Tensor]:
         torch.set_num_threads(threads)
         variant = TopK(k=4, encoder=encoder)  # type: ignore[arg-type]
-        sae = build(variant, Shape(48, 256, 48), generator=torch.Generator().manual_seed(0))
+        sae = build(variant, Shape(48, 512, 48), generator=torch.Generator().manual_seed(0))
         x_TD = draw(5, 300, 48)
-        sae.outcome(x_TD, x_TD, dead=torch.zeros(256, dtype=torch.bool), progress=0.5).loss.backward()
+        sae.outcome(x_TD, x_TD, dead=torch.zeros(512, dtype=torch.bool), progress=0.5).loss.backward()
         return [p.grad for p in sae.parameters() if p.grad is not None]
 
     try:

@@ -28,10 +28,10 @@ SIGNATURES: dict[str, tuple[type, ...]] = {
     "dot": (*(c_void_p,) * 4, c_int64, c_int64, c_void_p),
     "reconstruct": (*(c_void_p,) * 6, c_int64, c_int64, c_void_p, c_void_p, c_void_p),
     "squared_norms": (c_void_p, c_void_p, c_int64, c_int64, c_void_p),
-    "has_int8": (),
-    "pack_latents": (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
-    "pack_tokens": (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p),
-    "shortlist_topk": (*(c_void_p,) * 9, *(c_int64,) * 5, c_void_p, c_void_p),
+    "has_search": (),
+    "pack_latents": (c_void_p, c_void_p, *(c_int64,) * 3, c_int32, *(c_void_p,) * 4),
+    "pack_tokens": (c_void_p, c_void_p, *(c_int64,) * 3, c_int32, *(c_void_p,) * 5),
+    "search_topk": (*(c_void_p,) * 13, *(c_int64,) * 4, c_int32, c_int64, c_int64, *(c_void_p,) * 3),
     "adam": (*(c_void_p,) * 4, c_int64, c_int64, *(c_float,) * 4, c_int64, c_float, c_int32),
 }
 
@@ -39,7 +39,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of mallopt(3)."""
 KEPT_BYTES = (1 << 31) - 1
 PANEL = 64
-"""Latents that the shortlist's kernels take together."""
+"""Latents that the search takes together."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,26 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A matrix of latents as bytes."""
+class Rounded:
+    """Rows rounded to bytes or bfloat16, in lanes of 32 bits, and what rounding does to their products."""
 
-    bytes: Int[Tensor, " panels"]
-    scale: Float[Tensor, " padded"]
-    """What one unit of a latent's bytes stands for; room for whole panels."""
+    lanes: Int[Tensor, "..."]
+    scale: Float[Tensor, " rows"]
+    """What one unit stands for (of tokens: 1 over it); rows are filled up to whole panels, as below."""
+    length: Float[Tensor, " rows"]
+    rounding: Float[Tensor, " rows"]
+    """Length of what rounding left out."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What `Library.search_topk` gives."""
+
+    value: Float[Tensor, "T K"]
+    latent: Int[Tensor, "T K"]
+    """Ascending."""
+    unsure: Int[Tensor, " T"]
+    """1 where too many latents came into question; value and latent say nothing then."""
 
 
 class Library:
@@ -68,12 +82,12 @@ class Library:
         handle = ctypes.CDLL(str(path))
         self._calls = {}
         for name, types in SIGNATURES.items():
-            # Those for int8 are there only where the processor has the instruction.
+            # Those of the search are there only where the processor has the instruction.
             if (call := getattr(handle, f"saeops_{name}", None)) is not None:
-                call.argtypes, call.restype = types, c_int32 if name == "has_int8" else None
+                call.argtypes, call.restype = types, c_int32 if name == "has_search" else None
                 self._calls[name] = call
-        self.has_int8 = bool(self._calls["has_int8"]())
-        """Whether the shortlist's kernels can run."""
+        self.has_search = bool(self._calls["has_search"]())
+        """Whether the processor has the instructions that `search_topk` takes."""
 
     def topk(
         self, pre_TF: Float[Tensor, "T F"], k: int, value_TK: Float[Tensor, "T K"], latent_TK: Int[Tensor, "T K"]
@@ -165,43 +179,46 @@ class Library:
         tensors = (parameter, gradient, first, second)
         self._call("adam", *tensors, rows, width, lr, *betas, eps, step, scale, int(unit_rows))
 
-    def pack_latents(self, W_FD: Float[Tensor, "F D"], stretch: Float[Tensor, " D"]) -> Packed:
-        """Rows of W, each dimension times stretch, as bytes."""
-        n_latents, width = W_FD.shape
-        padded = -(-n_latents // PANEL) * PANEL
-        made = Packed(torch.empty(padded * _bytes(width), dtype=torch.uint8), torch.empty(padded))
-        self._call("pack_latents", W_FD, stretch, n_latents, width, made.bytes, made.scale)
-        return made
-
-    def shortlist_topk(
+    def search_topk(
         self,
         x_TD: Float[Tensor, "T D"],
         W_FD: Float[Tensor, "F D"],
         b: Float[Tensor, " F"],
         *,
-        packed: Packed,
         stretch: Float[Tensor, " D"],
         candidates: int,
         k: int,
-    ) -> tuple[Float[Tensor, "T K"], Int[Tensor, "T K"]]:
-        """The k largest of the candidates that int8 products find, and their latents in ascending order."""
+    ) -> Search:
+        """The k largest: of all latents, by bfloat16; or of so many candidates (not 0), by bytes."""
         n_tokens, width = x_TD.shape
-        x_bytes = torch.empty(n_tokens, _bytes(width), dtype=torch.int8)
-        x_scale, x_total = torch.empty(n_tokens), torch.empty(n_tokens, dtype=torch.int32)
-        self._call("pack_tokens", x_TD, stretch, n_tokens, width, x_bytes, x_scale, x_total)
-        bias = torch.nn.functional.pad(b, (0, len(packed.scale) - len(b)), value=-torch.inf)
-        value, latent = x_TD.new_empty(n_tokens, k), torch.empty(n_tokens, k, dtype=torch.int32)
-        inputs = (x_TD, W_FD, b, x_bytes, x_scale, x_total, packed.bytes, packed.scale, bias)
-        self._call("shortlist_topk", *inputs, n_tokens, len(W_FD), width, candidates, k, latent, value)
-        return value, latent
+        as_bytes = int(candidates > 0)
+        lanes = -(-width // (4 if as_bytes else 2))
+        latents = self._rounded_latents(W_FD, stretch, lanes, as_bytes)
+        tokens = Rounded(torch.empty(n_tokens, lanes, dtype=torch.int32), *torch.empty(3, n_tokens))
+        offset = torch.empty(n_tokens, dtype=torch.int32)
+        made = (tokens.lanes, tokens.scale, tokens.length, tokens.rounding, offset)
+        self._call("pack_tokens", x_TD, stretch, n_tokens, width, lanes, as_bytes, *made)
+        bias = torch.nn.functional.pad(b, (0, len(latents.scale) - len(b)), value=-torch.inf)
+        found = Search(
+            x_TD.new_empty(n_tokens, k),
+            torch.empty(n_tokens, k, dtype=torch.int32),
+            torch.empty(n_tokens, dtype=torch.uint8),
+        )
+        panels = (latents.lanes, latents.scale, latents.length, latents.rounding, bias)
+        sizes = (n_tokens, len(W_FD), width, lanes, as_bytes, candidates, k)
+        self._call("search_topk", x_TD, W_FD, b, *made, *panels, *sizes, found.latent, found.value, found.unsure)
+        return found
+
+    def _rounded_latents(self, W_FD: Tensor, stretch: Tensor, lanes: int, as_bytes: int) -> Rounded:
+        n_latents, width = W_FD.shape
+        padded = -(-n_latents // PANEL) * PANEL
+        made = Rounded(torch.empty(padded * lanes, dtype=torch.int32), *torch.zeros(3, padded))
+        outputs = (made.lanes, made.scale, made.length, made.rounding)
+        self._call("pack_latents", W_FD, stretch, n_latents, width, lanes, as_bytes, *outputs)
+        return made
 
     def _call(self, name: str, *arguments: Tensor | float | None) -> None:
         self._calls[name](*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
-
-
-def _bytes(width: int) -> int:
-    """Bytes of one packed row: whole groups of 4."""
-    return -(-width // 4) * 4
 
 
 _library: Library | None = None

@@ -27,9 +27,23 @@ inline float dot(const float* a, const float* b, int64_t D) {
   return sum;
 }
 
-// The K largest of `count` entries in order of latent; gives the smallest of them.
+// What a row holding NaN gives: NaN, for the loss to show, and latents that exist.
+inline void give_nan(int64_t K, int32_t* latent, float* value) {
+  for (int64_t j = 0; j < K; j++) latent[j] = static_cast<int32_t>(j);
+  std::fill(value, value + K, NAN);
+}
+
+// The K largest of at least K entries, in their order; gives the smallest of them, NaN where an entry is NaN.
 inline float keep_largest(const Scored* from, int64_t count, int64_t K, float* scratch, int32_t* latent, float* value) {
-  for (int64_t j = 0; j < count; j++) scratch[j] = from[j].value;
+  bool orderly = true;
+  for (int64_t j = 0; j < count; j++) {
+    scratch[j] = from[j].value;
+    orderly &= !std::isnan(from[j].value);
+  }
+  if (!orderly) {
+    give_nan(K, latent, value);
+    return NAN;
+  }
   std::nth_element(scratch, scratch + K - 1, scratch + count, std::greater<float>());
   const float smallest = scratch[K - 1];
   // Of equal values at the border as many as fit, from the first latent on.
