@@ -23,7 +23,7 @@ class Agreement:
 
     label: str
     error: float
-    """‖x̂ − x̂_oracle‖ / ‖x̂_oracle‖, at the token that 99 % of tokens do not exceed."""
+    """‖x̂ − x̂_oracle‖ / ‖x‖, at the token that 99 % of tokens do not exceed: x̂ may be 0."""
     fvu: float
     """Of the forward pass that training differentiates."""
     fvu_error: float
@@ -93,7 +93,7 @@ def agreement(contender: Contender, weights: Common, x_TD: Tensor) -> Agreement:
     wanted = fvu(x_TD, truth.x_hat_TD)
     contender.put(weights)
     reading = contender.read(x_TD, training=True)
-    error_T = (reading.x_hat_TD - truth.x_hat_TD).norm(dim=1) / truth.x_hat_TD.norm(dim=1).clamp(min=1e-12)
+    error_T = (reading.x_hat_TD - truth.x_hat_TD).norm(dim=1) / x_TD.norm(dim=1).clamp(min=1e-12)
     error = float(error_T.quantile(AGREEING))
     found = contender.training_fvu(x_TD)
     off = abs(found - wanted) / wanted

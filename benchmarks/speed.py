@@ -93,7 +93,7 @@ def _one_race(
     samples = race(
         {label: _turn(worker) for label, worker in workers.items()},
         rounds=rules.rounds,
-        most_rounds=3 * rules.rounds,
+        most_rounds=2 * rules.rounds,
         tolerance=rules.tolerance,
         least_seconds=rules.least_seconds,
     )
