@@ -23,10 +23,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--environment", type=Path, default=environment.DEFAULT)
     known, rest = parser.parse_known_args()
-    if not environment.inside(known.environment):
+    asks_for_help = bool({"-h", "--help"} & set(rest)) or not rest
+    if not environment.inside(known.environment) and not asks_for_help:
         environment.enter(known.environment.absolute(), "benchmarks.training", sys.argv[1:])
-    from benchmarks.command import run
-
+    try:
+        from benchmarks.command import run
+    except ModuleNotFoundError:
+        # Asked for help by an interpreter that has nothing installed.
+        sys.exit(__doc__)
     run(rest)
 
 

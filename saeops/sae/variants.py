@@ -25,8 +25,8 @@ class TopK(Frozen):
     aux_k: int | None = Field(default=None, ge=1)
     """Dead latents that compete in AuxK; null means d_model / 2."""
     encoder: Literal["exact", "shortlist"] = "exact"
-    """`shortlist` finds candidates by int8 products and scores them in fp32: faster where d_sae is large, on a CPU
-    with AVX-512 VNNI; elsewhere it is exact."""
+    """`shortlist` finds candidates by int8 products and computes them in fp32: faster where d_sae is large, on a
+    CPU with AVX-512 VNNI and BF16; elsewhere it is exact."""
     min_recall: float = Field(default=0.99, ge=0, le=1)
     """Share of the exact top k under which the shortlist gives way to the exact encoder."""
     multi_coefficient: float = Field(default=0, ge=0)
