@@ -74,7 +74,8 @@ def encode_topk(
     native = _native(x_TD, W_enc_FD, b_enc)
     if native is None:
         parts = [
-            topk(torch.addmm(b_enc, chunk, W_enc_FD.t()), k) for chunk in x_TD.split(chunk_tokens(len(W_enc_FD)))
+            topk(torch.addmm(b_enc, chunk, W_enc_FD.t()).to(x_TD.dtype), k)
+            for chunk in x_TD.split(chunk_tokens(len(W_enc_FD)))
         ]
         return Picked(torch.cat([part.value for part in parts]), torch.cat([part.latent for part in parts]))
     if not worth_it(native, n_latents=len(W_enc_FD), k=k):

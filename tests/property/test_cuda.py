@@ -22,9 +22,7 @@ pytestmark = [
 DATA = plant(n_features=40, d_model=32, tokens=2048, active=3)
 
 
-def trained(
-    variant: Variant, device: str, precision: Literal["float32", "bfloat16"], tmp_path: Path
-) -> TrainState:
+def trained(variant: Variant, device: str, precision: str, tmp_path: Path) -> TrainState:
     config: TrainingConfig = short_config(precision=precision, checkpoint_every_steps=100)
     state = begin(variant, Pair.same(DATA.x), d_sae=128, seed=0, device=torch.device(device))
     checkpoints = CheckpointFolder(tmp_path, keep=1)
