@@ -1,5 +1,6 @@
 """What a sweep is told by: one row an SAE, measured on held-out documents, and a figure."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +53,21 @@ def sweep_figure(frame: pd.DataFrame) -> "Figure":
 
     figure = Figure(figsize=(10, 4.4), layout="constrained", facecolor="white")
     over_l0, over_width = figure.subplots(1, 2, sharey=True)
-    _panel(over_l0, frame, by="l0", label="L0 (latents that fire on a token)")
-    _panel(over_width, frame, by="d_sae", label="d_sae (latents)")
+    _panel(over_l0, frame, by="l0", fixed="d_sae", label="L0 (latents that fire on a token)")
+    _panel(over_width, frame, by="d_sae", fixed="k", label="d_sae (latents)")
     over_l0.set_ylabel("explained variance, held-out documents")
     over_l0.legend(fontsize=9, framealpha=0.92, edgecolor="none")
     return figure
 
 
-def _panel(axes: "Axes", frame: pd.DataFrame, *, by: str, label: str) -> None:
-    for (variant, rows), colour in zip(frame.groupby("variant", sort=False), _colours(frame), strict=True):
+def _panel(axes: "Axes", frame: pd.DataFrame, *, by: str, fixed: str, label: str) -> None:
+    """One line for rows of one variant that agree in `fixed`, so that a line means one change."""
+    colours = dict(zip(frame["variant"].unique(), itertools.cycle(COLOURS), strict=False))
+    shown: set[str] = set()
+    for (variant, _), rows in frame.groupby(["variant", fixed], sort=False, dropna=False):
         ordered = rows.sort_values(by)
+        if by == "d_sae" and ordered[by].nunique() == 1:
+            continue
         points = ordered["explained_variance"]
         # Without an interval there is a point and no bar.
         below = (points - ordered["explained_variance_low"].fillna(points)).clip(lower=0)
@@ -70,13 +76,14 @@ def _panel(axes: "Axes", frame: pd.DataFrame, *, by: str, label: str) -> None:
             ordered[by],
             points,
             yerr=[below, above],
-            color=colour,
+            color=colours[variant],
             marker="o",
             markersize=4,
             linewidth=1.3,
             capsize=2,
-            label=str(variant),
+            label="_" if variant in shown else str(variant),
         )
+        shown.add(str(variant))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:.2g}")
     if by == "d_sae":
@@ -84,7 +91,3 @@ def _panel(axes: "Axes", frame: pd.DataFrame, *, by: str, label: str) -> None:
     axes.set_xlabel(label)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _colours(frame: pd.DataFrame) -> list[str]:
-    return [COLOURS[number % len(COLOURS)] for number in range(frame["variant"].nunique())]
