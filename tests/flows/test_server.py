@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 GONE_WITHIN_S = 20.0
 
 FLOW = """
-import sys, time
+import signal, sys, time
+# A test runner in the background was started with Ctrl-C ignored, and hands that on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from flows.server import local_api
 
