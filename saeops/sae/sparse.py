@@ -120,15 +120,15 @@ class _Encode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x_RD, W_enc_FD, _b_enc, pre, pattern = inputs
-        ctx.save_for_backward(x_RD, W_enc_FD)
+        x_RD, _W_enc_FD, _b_enc, pre, pattern = inputs
+        ctx.save_for_backward(x_RD)
         ctx.pattern = pattern
         return pre.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_RD, _ = ctx.saved_tensors
+        (x_RD,) = ctx.saved_tensors
         sums = ctx.pattern.sum_by_latent(x_RD, grad.contiguous())
         return None, sums.rows_FD, sums.weight, None, None
 

@@ -4,7 +4,7 @@
 // row is made by one thread in a fixed order, so results do not depend on the number of threads.
 // What each must compute stands in saeops/sae/{select,sparse}.py and saeops/training/adam.py, in plain torch.
 //
-// T token, R row, D width, F latent, N entry, K kept a row, C candidates a row
+// T token, R row, D width, F latent, N entry, K kept a row
 
 #include "rows.h"
 

@@ -15,9 +15,9 @@
 
 namespace {
 
-constexpr int64_t kPanel = 64;   // latents whose int8 products are made together: 4 registers
-constexpr int64_t kTile = 6;     // tokens beside them: 24 sums stay in registers
-constexpr int64_t kBlock = 240;  // tokens for which a panel is read once
+constexpr int64_t kPanel = 64;     // latents whose products are made together: 4 registers
+constexpr int64_t kTile = 6;       // tokens beside them: 24 sums stay in registers
+constexpr int64_t kBlock = 240;    // tokens for which a panel is read once
 constexpr float kRounding = 2e-5;  // of hundreds of fp32 sums, relative to the lengths of what is multiplied
 
 // One latent that may be among the largest of a token.
@@ -87,7 +87,7 @@ struct Halves {
 
 // Bounds of kRows tokens' values with one panel; who may reach a token's floor joins its candidates.
 //
-// With W = W' + u and x = x' + v, primes for what the bytes stand for: W·x = W'·x' + W'·v + u·x, and by
+// With W = W' + u and x = x' + v, primes for what was rounded: W·x = W'·x' + W'·v + u·x, and by
 // Cauchy-Schwarz the last two are at most |W'||v| + |u||x|. `slack` 0 takes the product as it is.
 template <typename Kind, int kRows>
 void score_panel(const Tile& tile, int64_t lanes, const Panel& panel, float slack, int64_t rank, Candidates* lists,
