@@ -4,19 +4,19 @@
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from saeops.sae.dense import Part, few_fire, in_chunks
+from saeops.sae.dense import Part
+from saeops.sae.l1 import L1Sae, penalised
 from saeops.sae.level import level_of_l0
-from saeops.sae.relu_l1 import warmed_up
 from saeops.sae.select import encode_above
 from saeops.sae.sparse import encode_at, reconstruct_at
-from saeops.sae.trainable import Outcome, Shape, TrainableSae, Weights
+from saeops.sae.trainable import Shape, Weights
 from saeops.sae.variants import Gated
 
 
-class GatedSae(TrainableSae):
+class GatedSae(L1Sae):
     """A latent fires where its gate is open, as strongly as its magnitude says.
 
     gate = x·w + b_gate (here `b_enc`), magnitude = exp(r_mag)·(x·w) + b_mag, and
@@ -32,41 +32,13 @@ class GatedSae(TrainableSae):
     unit_rows = True
 
     def __init__(self, variant: Gated, shape: Shape, *, generator: torch.Generator) -> None:
-        super().__init__(shape, decoder_norm=1.0, generator=generator)
-        self.variant = variant
+        super().__init__(variant, shape, decoder_norm=1.0, generator=generator)
+        self.first_l0 = variant.first_l0
         self.r_mag = nn.Parameter(torch.zeros(shape.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(shape.d_sae))
 
     def start(self, x_TD: Float[Tensor, "T D"]) -> None:
-        self.b_enc.fill_(-level_of_l0(self, x_TD, self.variant.first_l0))
-
-    def outcome(
-        self,
-        x_TD: Float[Tensor, "T D"],
-        y_TE: Float[Tensor, "T E"],
-        *,
-        dead: Bool[Tensor, " F"],  # noqa: ARG002
-        progress: float,
-    ) -> Outcome:
-        coefficient = warmed_up(self.variant.l1_coefficient, self.variant.l1_warmup_fraction, progress)
-        if few_fire(x_TD, self.W_enc_FD, self.b_enc, 0.0):
-            part = self._sparse(x_TD, y_TE, coefficient)
-        else:
-            part = in_chunks(
-                lambda x, y: self._dense(x, y, coefficient),
-                x_TD,
-                y_TE,
-                parameters=list(self.parameters()),
-                n_latents=len(self.b_enc),
-            )
-        figures, size = part.figures, y_TE.numel()
-        return Outcome(
-            part.loss / size,
-            figures["squared_error"] / size,
-            figures["penalty"] / size,
-            figures["fires_F"].sum() / len(x_TD),
-            figures["fires_F"] > 0,
-        )
+        self.b_enc.fill_(-level_of_l0(self, x_TD, self.first_l0))
 
     def weights(self) -> Weights:
         """The magnitude path, with the threshold at which the gate opens: x·w = −b_gate."""
@@ -87,7 +59,8 @@ class GatedSae(TrainableSae):
         squared_error = (y_TE - torch.addmm(self.b_dec, f_TF, self.W_dec_FE)).square().sum()
         by_gate_TE = torch.addmm(self.b_dec.detach(), open_TF, self.W_dec_FE.detach())
         auxiliary = (y_TE - by_gate_TE).square().sum()
-        return _part(squared_error, coefficient, open_TF.sum(), auxiliary, (f_TF.detach() > 0).sum(0))
+        part = penalised(squared_error, open_TF.sum(), coefficient, (f_TF.detach() > 0).sum(0))
+        return Part(part.loss + auxiliary, part.figures)
 
     def _sparse(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], coefficient: float) -> Part:
         found = encode_above(x_TD, self.W_enc_FD, self.b_enc, 0.0)
@@ -98,9 +71,5 @@ class GatedSae(TrainableSae):
         made = reconstruct_at(f, self.W_dec_FE, self.b_dec, y_TE, pattern)
         by_gate = reconstruct_at(gate, self.W_dec_FE.detach(), self.b_dec.detach(), y_TE, pattern)
         fires_F = torch.bincount(latent[f.detach() > 0], minlength=pattern.n_latents)
-        return _part(made.squared_error, coefficient, gate.sum(), by_gate.squared_error, fires_F)
-
-
-def _part(squared_error: Tensor, coefficient: float, penalty: Tensor, auxiliary: Tensor, fires_F: Tensor) -> Part:
-    figures = {"squared_error": squared_error.detach(), "penalty": penalty.detach(), "fires_F": fires_F}
-    return Part(squared_error + coefficient * penalty + auxiliary, figures)
+        part = penalised(made.squared_error, gate.sum(), coefficient, fires_F)
+        return Part(part.loss + by_gate.squared_error, part.figures)

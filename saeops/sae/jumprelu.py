@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from saeops.sae.dense import Part, few_fire, in_chunks
+from saeops.sae.l1 import warmed_up
 from saeops.sae.level import level_of_l0
-from saeops.sae.relu_l1 import warmed_up
 from saeops.sae.select import encode_above
 from saeops.sae.sparse import encode_at, reconstruct_at
 from saeops.sae.trainable import Outcome, Shape, TrainableSae, Weights

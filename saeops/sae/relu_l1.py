@@ -4,20 +4,21 @@
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from saeops.sae.dense import Part, few_fire, in_chunks
+from saeops.sae.dense import Part
+from saeops.sae.l1 import L1Sae, penalised
 from saeops.sae.select import encode_above
 from saeops.sae.sparse import encode_at, reconstruct_at
-from saeops.sae.trainable import Outcome, Shape, TrainableSae
+from saeops.sae.trainable import Shape
 from saeops.sae.variants import ReluL1
 
 DECODER_NORM = 0.1
 """Length of decoder rows at the start, as in the source: small, so that the penalty does not rule at once."""
 
 
-class ReluL1Sae(TrainableSae):
+class ReluL1Sae(L1Sae):
     """Every positive latent fires; loss = (‖y − ŷ‖² + λ Σ f·‖d‖) / D, the source's loss over D.
 
     Weighing by ‖d‖ leaves nothing to gain by long decoder rows and small
@@ -27,43 +28,14 @@ class ReluL1Sae(TrainableSae):
     unit_rows = False
 
     def __init__(self, variant: ReluL1, shape: Shape, *, generator: torch.Generator) -> None:
-        super().__init__(shape, decoder_norm=DECODER_NORM, generator=generator)
-        self.variant = variant
-
-    def outcome(
-        self,
-        x_TD: Float[Tensor, "T D"],
-        y_TE: Float[Tensor, "T E"],
-        *,
-        dead: Bool[Tensor, " F"],  # noqa: ARG002
-        progress: float,
-    ) -> Outcome:
-        coefficient = warmed_up(self.variant.l1_coefficient, self.variant.l1_warmup_fraction, progress)
-        if few_fire(x_TD, self.W_enc_FD, self.b_enc, 0.0):
-            part = self._sparse(x_TD, y_TE, coefficient)
-        else:
-            part = in_chunks(
-                lambda x, y: self._dense(x, y, coefficient),
-                x_TD,
-                y_TE,
-                parameters=list(self.parameters()),
-                n_latents=len(self.b_enc),
-            )
-        figures, size = part.figures, y_TE.numel()
-        return Outcome(
-            part.loss / size,
-            figures["squared_error"] / size,
-            figures["penalty"] / size,
-            figures["fires_F"].sum() / len(x_TD),
-            figures["fires_F"] > 0,
-        )
+        super().__init__(variant, shape, decoder_norm=DECODER_NORM, generator=generator)
 
     def _dense(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], coefficient: float) -> Part:
         f_TF = torch.addmm(self.b_enc, x_TD, self.W_enc_FD.t()).to(x_TD.dtype).relu()
         squared_error = (y_TE - torch.addmm(self.b_dec, f_TF, self.W_dec_FE)).square().sum()
         # Σ over latents of (Σ over tokens of f)·‖d‖ needs no second T × F tensor.
         penalty = (f_TF.sum(0) * self.W_dec_FE.norm(dim=1)).sum()
-        return _part(squared_error, penalty, coefficient, (f_TF.detach() > 0).sum(0))
+        return penalised(squared_error, penalty, coefficient, (f_TF.detach() > 0).sum(0))
 
     def _sparse(self, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"], coefficient: float) -> Part:
         found = encode_above(x_TD, self.W_enc_FD, self.b_enc, 0.0)
@@ -72,14 +44,4 @@ class ReluL1Sae(TrainableSae):
         made = reconstruct_at(value, self.W_dec_FE, self.b_dec, y_TE, pattern)
         penalty = (value * self.W_dec_FE.norm(dim=1).index_select(0, pattern.latent)).sum()
         fires_F = torch.bincount(pattern.latent, minlength=pattern.n_latents)
-        return _part(made.squared_error, penalty, coefficient, fires_F)
-
-
-def warmed_up(coefficient: float, fraction: float, progress: float) -> float:
-    """The coefficient as it grows from 0 over the first share of training."""
-    return coefficient * (min(1.0, progress / fraction) if fraction else 1.0)
-
-
-def _part(squared_error: Tensor, penalty: Tensor, coefficient: float, fires_F: Tensor) -> Part:
-    figures = {"squared_error": squared_error.detach(), "penalty": penalty.detach(), "fires_F": fires_F}
-    return Part(squared_error + coefficient * penalty, figures)
+        return penalised(made.squared_error, penalty, coefficient, fires_F)
