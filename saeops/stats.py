@@ -1,7 +1,8 @@
 """Intervals: every figure that leaves saeops carries one, with its sample size."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -41,6 +42,14 @@ class Interval:
         return f"{self.point:.4g} [{self.low:.4g}, {self.high:.4g}] (n={self.n} {self.unit})"
 
 
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are drawn."""
+
+    resamples: int
+    seed: int
+
+
 def wilson(successes: int, trials: int, *, level: float = 0.95, unit: str = "answers") -> Interval:
     """Wilson's score interval for a proportion (Wilson 1927, JASA 22:209).
 
@@ -69,23 +78,47 @@ def rule_of_three(trials: int, *, level: float = 0.95) -> float:
 
 def resample_counts(n: int, *, resamples: int, seed: int) -> Float[Array, "resample unit"]:
     """How often each of `n` units is drawn in each bootstrap resample (rows sum to n)."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    return np.concatenate(list(_counts(n, resamples=resamples, seed=seed)))
+
+
+BLOCK = 4_000_000
+"""Most numbers that one block of resamples holds."""
+
+
+def _counts(n: int, *, resamples: int, seed: int) -> Iterator[Float[Array, "resample unit"]]:
+    """The rows of `resample_counts`, a block at a time."""
+    generator, rows = np.random.default_rng(seed), max(1, BLOCK // max(n, 1))
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
 
 MIN_UNITS = 8
-"""Fewer units than this give no interval: percentile bootstraps of so few are too narrow."""
+"""Fewer units than this give no interval: with so few, none that was measured covers as often as it says."""
 
 
 def percentile_interval(
     point: float, draws: Float[Array, " resample"], *, n: int, unit: str, level: float = 0.95
 ) -> Interval:
-    """The percentile interval of bootstrap draws (Efron 1979); none below `MIN_UNITS` units."""
+    """The expanded percentile interval of bootstrap draws; none below `MIN_UNITS` units.
+
+    For figures that are no ratios of sums. Plain percentiles are too narrow for
+    few units; these lie as much further out as Student's t is wider than the
+    normal (Hesterberg 2015, The American Statistician 69:371).
+    """
     if n < MIN_UNITS:
         return Interval(point, None, None, n, unit, level, note=f"fewer than {MIN_UNITS} {unit}")
-    tail = (1 - level) / 2
+    tail = float(scipy_stats.norm.cdf(np.sqrt(n / (n - 1)) * scipy_stats.t.ppf((1 - level) / 2, n - 1)))
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(point, float(low), float(high), n, unit, level)
+
+
+class UnitSums(NamedTuple):
+    """A ratio of sums over units: what each unit adds above and below the line."""
+
+    numerator: Float[Array, " unit"]
+    denominator: Float[Array, " unit"]
 
 
 def ratio_interval(
@@ -97,16 +130,121 @@ def ratio_interval(
     unit: str = "documents",
     level: float = 0.95,
 ) -> Interval:
-    """Σ numerator / Σ denominator with a bootstrap over units.
+    """Σ numerator / Σ denominator with a studentised bootstrap over units.
 
     A ratio of sums, not a mean of ratios: a unit counts by its weight. A mean
-    over units is the same with a denominator of ones.
+    over units is the same with a denominator of ones. How often it covers, and
+    what else was tried: docs/decisions/intervals.md.
     """
-    n = len(numerator)
-    total = float(denominator.sum())
-    if n == 0 or total == 0:
+    terms = [(1.0, UnitSums(numerator, denominator))]
+    return _studentised(terms, resamples=resamples, seed=seed, unit=unit, level=level)
+
+
+def difference_interval(
+    figure: UnitSums,
+    beside: UnitSums,
+    *,
+    resamples: int,
+    seed: int,
+    unit: str = "documents",
+    level: float = 0.95,
+) -> Interval:
+    """`figure` − `beside`, with a studentised bootstrap that draws a unit into both at once.
+
+    Both hold the same units in the same order: what a unit does to both alike,
+    such as being hard, cancels.
+    """
+    assert len(figure.numerator) == len(beside.numerator), "every unit has both"
+    terms = [(1.0, figure), (-1.0, beside)]
+    return _studentised(terms, resamples=resamples, seed=seed, unit=unit, level=level)
+
+
+# ── the studentised bootstrap ───────────────────────────────────────────────
+# U unit, R resample, K ratio, C column: the residual and the denominator of each ratio
+
+ROUNDING = 1e-12
+"""A standard error below this share of the figure's size is rounding: all units are alike."""
+
+
+@dataclass(frozen=True)
+class _Ratios:
+    """Σ_k weight_k · ratio_k, as residuals that sum to 0 over the units."""
+
+    point: float
+    size: float
+    """Σ_k Σ|numerator| / |Σ denominator|: what rounding is measured against."""
+    weight_K: Float[Array, " K"]
+    residual_UK: Float[Array, "U K"]
+    """numerator − ratio · denominator"""
+    below_UK: Float[Array, "U K"]
+    """denominator"""
+
+    @classmethod
+    def of(cls, terms: Sequence[tuple[float, UnitSums]]) -> "_Ratios":
+        weight_K = np.array([weight for weight, _ in terms])
+        above_UK = np.stack([sums.numerator for _, sums in terms], axis=1).astype(np.float64)
+        below_UK = np.stack([sums.denominator for _, sums in terms], axis=1).astype(np.float64)
+        ratio_K = above_UK.sum(0) / below_UK.sum(0)
+        size = float((np.abs(above_UK).sum(0) / np.abs(below_UK.sum(0))).sum())
+        return cls(float(weight_K @ ratio_K), size, weight_K, above_UK - ratio_K * below_UK, below_UK)
+
+    def error(self) -> float:
+        """The jackknife's (Efron & Tibshirani 1993, ch. 11); infinite if one unit is the whole denominator."""
+        left_UK = self.below_UK.sum(0) - self.below_UK
+        if (left_UK * self.below_UK.sum(0) <= 0).any():
+            return float("inf")
+        n = len(left_UK)
+        pull_U = (self.residual_UK / left_UK) @ self.weight_K
+        return float(np.sqrt((n - 1) / n * (pull_U**2).sum()))
+
+    def t(self, *, resamples: int, seed: int) -> Float[Array, " R"]:
+        """(resampled − point) / linearised standard error of each resample whose denominators keep their signs."""
+        n, K = self.residual_UK.shape
+        column_UC = np.concatenate([self.residual_UK, self.below_UK], axis=1)
+        product_UCC = column_UC[:, :, None] * column_UC[:, None, :]
+        shift, error = [], []
+        for counts_RU in _counts(n, resamples=resamples, seed=seed):
+            sum_RC = counts_RU @ column_UC
+            kept = (sum_RC[:, K:] * self.below_UK.sum(0) > 0).all(axis=1)
+            moved_RK = sum_RC[kept, :K] / sum_RC[kept, K:]
+            slope_RK = self.weight_K / sum_RC[kept, K:]
+            lever_RC = np.concatenate([slope_RK, -slope_RK * moved_RK], axis=1)
+            square_RCC = (counts_RU[kept] @ product_UCC.reshape(n, -1)).reshape(-1, 2 * K, 2 * K)
+            variance_R = n / (n - 1) * np.einsum("rc,rcd,rd->r", lever_RC, square_RCC, lever_RC)
+            shift.append(moved_RK @ self.weight_K)
+            error.append(np.sqrt(np.maximum(variance_R, 0)))
+        return _quotients(np.concatenate(shift), np.concatenate(error), least=1e-6 * self.error())
+
+
+def _quotients(shift_R: Float[Array, " R"], error_R: Float[Array, " R"], *, least: float) -> Float[Array, " R"]:
+    """shift / error; a resample whose units are all alike says only that the figure may be as far off as any."""
+    spread = error_R > least
+    t_R = np.divide(shift_R, error_R, out=np.zeros_like(shift_R), where=spread)
+    farthest = float(np.abs(t_R).max(initial=0.0))
+    return np.where(spread, t_R, np.sign(shift_R) * farthest)
+
+
+def _studentised(
+    terms: Sequence[tuple[float, UnitSums]], *, resamples: int, seed: int, unit: str, level: float
+) -> Interval:
+    """The bootstrap-t (Hall 1988, Annals of Statistics 16:927) with quantiles halfway to its symmetric form's."""
+    n = len(terms[0][1].numerator)
+    if n == 0 or any(sums.denominator.sum() == 0 for _, sums in terms):
         return Interval(0.0, None, None, n, unit, level, note="nothing to divide by")
-    counts = resample_counts(n, resamples=resamples, seed=seed)
-    denominators = counts @ denominator
-    draws = (counts @ numerator)[denominators != 0] / denominators[denominators != 0]
-    return percentile_interval(float(numerator.sum()) / total, draws, n=n, unit=unit, level=level)
+    ratios = _Ratios.of(terms)
+
+    def unbounded(note: str) -> Interval:
+        return Interval(ratios.point, None, None, n, unit, level, note)
+
+    if n < MIN_UNITS:
+        return unbounded(f"fewer than {MIN_UNITS} {unit}")
+    error, tail = ratios.error(), (1 - level) / 2
+    if error <= ROUNDING * ratios.size:
+        return Interval(ratios.point, ratios.point, ratios.point, n, unit, level, note=f"all {unit} alike")
+    t_R = ratios.t(resamples=resamples, seed=seed) if np.isfinite(error) else np.empty(0)
+    if len(t_R) < (1 - tail) * resamples:
+        return unbounded(f"too few of the {unit} carry the denominator: it may as well be 0")
+    left, right = np.quantile(t_R, [tail, 1 - tail])
+    both = np.quantile(np.abs(t_R), level)
+    low, high = ratios.point - (right + both) / 2 * error, ratios.point - (left - both) / 2 * error
+    return Interval(ratios.point, float(low), float(high), n, unit, level)

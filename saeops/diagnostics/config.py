@@ -1,4 +1,4 @@
-"""What is measured on held-out documents, and how finely."""
+"""What is measured on held-out documents and how finely, and which controls stand beside it."""
 
 from pydantic import Field
 
@@ -24,3 +24,14 @@ class DiagnoseConfig(Frozen):
     """Tokens listed whose logits a latent raises most, and as many it lowers most."""
     dense_above: float = Field(default=0.1, gt=0, lt=1)
     """A latent firing on a larger share of tokens is dense."""
+
+
+class ControlsConfig(Frozen):
+    """SAEs to compare the dictionary with."""
+
+    random_model_tokens: int = Field(default=60_000, ge=0)
+    """Tokens harvested from a copy of the model with random weights, eval documents among them; 0: no such control."""
+    seeds: int = Field(default=1, ge=0)
+    """SAEs trained on the same activations from other seeds; 0: none."""
+    train_tokens: int | None = Field(default=500_000, ge=1)
+    """Tokens that a control SAE trains on, at most train.tokens; null: train.tokens."""

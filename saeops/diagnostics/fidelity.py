@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saeops.activations.sites import PairEdit
-from saeops.stats import Interval, ratio_interval
 
 Array = np.ndarray
 
@@ -53,6 +53,8 @@ class FidelitySums:
     """CE with each splice, by its name."""
     kl: Mapping[str, Float[Array, " U"]]
     """KL(clean ‖ spliced), by the splice's name."""
+    agree: Mapping[str, Float[Array, " U"]]
+    """Predictions whose most likely token is the clean one's, by the splice's name."""
 
 
 def splice_at(mask_BW: Bool[Tensor, "B W"], splice: Splice) -> PairEdit:
@@ -103,20 +105,24 @@ class _Scored:
         self._clean = [self._logprobs(logits, window) for window, logits in enumerate(clean)]
         self._spliced: dict[str, Array] = {}
         self._kl: dict[str, Array] = {}
+        self._agree: dict[str, Array] = {}
 
     def add(self, name: str, logits: Float[Tensor, "B W V"]) -> None:
-        losses, divergences = [], []
+        losses, divergences, agreements = [], [], []
         for window, clean_NV in enumerate(self._clean):
             spliced_NV = self._logprobs(logits[window], window)
             losses.append(self._loss(spliced_NV, window))
             kl_NV = torch.nn.functional.kl_div(spliced_NV, clean_NV, reduction="none", log_target=True)
             divergences.append(float(kl_NV.sum(-1).double().sum()))
+            agreements.append(float((spliced_NV.argmax(-1) == clean_NV.argmax(-1)).sum()))
         self._spliced[name], self._kl[name] = np.array(losses), np.array(divergences)
+        self._agree[name] = np.array(agreements)
 
     def sums(self) -> FidelitySums:
         clean = [self._loss(logprobs, window) for window, logprobs in enumerate(self._clean)]
         tokens = self._counted.sum(1).double().numpy()
-        return FidelitySums(self._batch.document.numpy(), tokens, np.array(clean), self._spliced, self._kl)
+        document = self._batch.document.numpy()
+        return FidelitySums(document, tokens, np.array(clean), self._spliced, self._kl, self._agree)
 
     def _logprobs(self, logits_WV: Float[Tensor, "W V"], window: int) -> Float[Tensor, "N V"]:
         return logits_WV[self._counted[window].to(logits_WV.device)].float().log_softmax(-1)
@@ -142,20 +148,22 @@ def by_document(parts: Sequence[FidelitySums]) -> FidelitySums:
         added([part.clean for part in parts])[keep],
         {name: added([part.spliced[name] for part in parts])[keep] for name in names},
         {name: added([part.kl[name] for part in parts])[keep] for name in names},
+        {name: added([part.agree[name] for part in parts])[keep] for name in names},
     )
 
 
-def fidelity_metrics(sums: FidelitySums, *, resamples: int, seed: int) -> dict[str, Interval]:
-    """The fidelity metrics from sums with the splices `sae`, `zero` and `mean`."""
-    sae, zero, mean = sums.spliced["sae"], sums.spliced["zero"], sums.spliced["mean"]
-
-    def ratio(numerator: Array, denominator: Array) -> Interval:
-        return ratio_interval(numerator, denominator, resamples=resamples, seed=seed)
-
-    return {
-        "ce_clean_nats": ratio(sums.clean, sums.tokens),
-        "delta_ce_nats": ratio(sae - sums.clean, sums.tokens),
-        "ce_recovered_zero": ratio(zero - sae, zero - sums.clean),
-        "ce_recovered_mean": ratio(mean - sae, mean - sums.clean),
-        "kl_nats": ratio(sums.kl["sae"], sums.tokens),
-    }
+def fidelity_columns(sums: FidelitySums, name: str) -> pd.DataFrame:
+    """The columns of EvalDocumentTable that say what one splice costs, with zero, mean and kept beside it."""
+    return pd.DataFrame(
+        {
+            "predictions": sums.tokens,
+            "ce_clean": sums.clean,
+            "ce_spliced": sums.spliced[name],
+            "ce_kept": sums.spliced["kept"],
+            "ce_zero": sums.spliced["zero"],
+            "ce_mean": sums.spliced["mean"],
+            "kl": sums.kl[name],
+            "agree": sums.agree[name],
+        },
+        index=pd.Index(sums.document, name="document"),
+    )

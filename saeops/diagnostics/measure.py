@@ -1,116 +1,153 @@
 """What an SAE does on held-out documents, measured from an activation set.
 
-# T token, D d_model, E width of the target (D in an autoencoder), U document, B window, W position in a window,
-# N masked-in position
+# T token, D d_model, E width of the target (D in an autoencoder), U document
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from saeops.activations.pairing import batches_in_order, shuffled_batches
+from saeops.activations.pairing import PairedTokens, batches_in_order, shuffled_batches
 from saeops.activations.reader import ActivationSet
 from saeops.activations.sites import Sites
 from saeops.activations.split import Split
-from saeops.activations.windows import Window, norm_mask, pad_windows, position_mask, window_lengths
-from saeops.diagnostics.fidelity import FidelitySums, Mask, Run, Splice, WindowBatch, by_document, fidelity_sums
+from saeops.diagnostics.metrics import DENSITIES, L0, RECONSTRUCTION
 from saeops.diagnostics.nulls import Pca, ReducedRank
-from saeops.diagnostics.reconstruction import (
-    ReconstructionMeter,
-    ReconstructionSums,
-    explained_variance,
-    reconstruction_metrics,
-)
-from saeops.diagnostics.sparsity import Firing, SparsityMeter, sparsity_metrics
+from saeops.diagnostics.reconstruction import Meter, TokenSums
+from saeops.diagnostics.slices import Slices
+from saeops.diagnostics.sparsity import Densities, Firing, SparsityMeter
 from saeops.errors import StageMissing
+from saeops.metrics import measure_all
 from saeops.sae.canonical import Sae
-from saeops.stats import Interval
+from saeops.stats import Bootstrap, Interval
 
 Array = np.ndarray
 Advance = Callable[[int], object]
+Predict = Callable[[Float[Tensor, "T D"]], Float[Tensor, "T E"]]
 
 BATCH_TOKENS = 4096
 PCA_TOKENS = 40_960
 """Train tokens that the PCA null is fitted on."""
-FORWARD_TOKENS = 512
-"""Most tokens of a forward pass with logits: what it holds is this × vocabulary, twice."""
 SPLIT: Split = "eval"
 
 
 @dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are drawn."""
+class Held:
+    """The eval split at an SAE's sites, and what every figure on it is measured against."""
 
-    resamples: int
-    seed: int
+    acts: ActivationSet
+    sites: Sites
+    document_U: Int[Tensor, " U"]
+    """Document numbers, ascending."""
+    mean_E: Float[Tensor, " E"]
+    """μ, the mean of all evaluated tokens at the target site, float64."""
+
+    @classmethod
+    def open(cls, acts: ActivationSet, sites: Sites) -> "Held":
+        """Read the split once, for its mean.
+
+        Raises:
+            StageMissing: the eval split holds no token.
+            SiteUnknown: a site was not harvested.
+            SitesUnpaired: a transcoder's sites do not hold the same tokens.
+        """
+        tokens = acts.count(sites.input, SPLIT)
+        if tokens == 0:
+            raise StageMissing(f"no {SPLIT} tokens at {sites.input}", hint="run `saeops harvest` with more tokens")
+        total_E = torch.zeros(acts.width(sites.target), dtype=torch.float64)
+        for batch in batches_in_order(acts, sites, SPLIT, BATCH_TOKENS):
+            total_E += batch.y_TE.double().sum(0)
+        table = acts.documents
+        numbers = sorted(table.loc[table["split"] == SPLIT, "document"].tolist())
+        return cls(acts, sites, torch.tensor(numbers), total_E / tokens)
+
+    @property
+    def tokens(self) -> int:
+        return self.acts.count(self.sites.input, SPLIT)
+
+    def row(self, batch: PairedTokens) -> Int[Tensor, " T"]:
+        """Which document, counted from 0, each token belongs to."""
+        return torch.searchsorted(self.document_U, batch.tokens.document.long())
+
+    def by_document(self, meter: Meter) -> pd.DataFrame:
+        """Sums by document, the documents that hold a counted token."""
+        frame = meter.frame()
+        frame.insert(0, "document", self.document_U.numpy())
+        return frame[frame["tokens"] > 0].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Measured:
     """What one pass over the eval split gives."""
 
-    by_document: ReconstructionSums
-    by_position: ReconstructionSums
-    """By position in the window, the prepended token included."""
+    documents: pd.DataFrame
+    """The sums of `reconstruction.SUMS`, a row a document."""
+    positions: pd.DataFrame
+    """The same, a row a position in the window, the prepended token included."""
+    slices: Mapping[str, pd.DataFrame]
+    """The same, a row a document and bucket, by the slice's name."""
     firing: Firing
 
 
-def measure(acts: ActivationSet, sae: Sae, *, advance: Advance) -> Measured:
-    """Encode the eval split once, and compare what it decodes to with the activations at the target site.
-
-    Raises:
-        StageMissing: the eval split holds no token.
-        SiteUnknown: a site of the SAE was not harvested.
-        SitesUnpaired: a transcoder's sites do not hold the same tokens.
-    """
-    sites = sae.meta.sites
-    if acts.count(sites.input, SPLIT) == 0:
-        raise StageMissing(f"no {SPLIT} tokens at {sites.input}", hint="run `saeops harvest` with more tokens")
-    documents = eval_documents(acts)
+def measure(held: Held, sae: Sae, *, advance: Advance) -> Measured:
+    """Encode the eval split once, and compare what it decodes to with the activations at the target site."""
+    U, acts = len(held.document_U), held.acts
     window_tokens, shift = _window(acts)
-    by_document = ReconstructionMeter(len(documents), acts.width(sites.target))
-    by_position = ReconstructionMeter(acts.context_size, acts.width(sites.target))
-    sparsity = SparsityMeter(len(documents), sae.meta.d_sae)
-    for batch in batches_in_order(acts, sites, SPLIT, BATCH_TOKENS):
-        codes = sae.encode(batch.x_TD)
-        y_hat_TE = sae.decode(codes)
-        row_T = torch.searchsorted(documents, batch.tokens.document.long())
-        by_document.add(row_T, batch.y_TE, y_hat_TE)
-        by_position.add(batch.tokens.position.long() % window_tokens + shift, batch.y_TE, y_hat_TE)
+    slices = _slices(acts)
+    by_document, by_position, sparsity = Meter(U), Meter(acts.context_size), SparsityMeter(U, sae.meta.d_sae)
+    names = {"position": slices.position_names, "token_frequency": slices.frequency_names}
+    sliced = {slice_: Meter(U * len(buckets)) for slice_, buckets in names.items()}
+    for batch in batches_in_order(acts, held.sites, SPLIT, BATCH_TOKENS):
+        codes, row_T = sae.encode(batch.x_TD), held.row(batch)
+        sums = TokenSums.of(batch.y_TE, sae.decode(codes), held.mean_E, codes.l0())
+        position_T = batch.tokens.position.long() % window_tokens + shift
+        by_document.add(row_T, sums)
+        by_position.add(position_T, sums)
+        bucket = {"position": slices.position(position_T), "token_frequency": slices.frequency(batch.tokens.token)}
+        for slice_, meter in sliced.items():
+            meter.add(row_T * len(names[slice_]) + bucket[slice_], sums)
         sparsity.add(row_T, codes)
         advance(len(batch))
-    return Measured(by_document.sums(), by_position.sums(), sparsity.firing())
+    frames = {slice_: _bucketed(meter.frame(), names[slice_]) for slice_, meter in sliced.items()}
+    return Measured(held.by_document(by_document), by_position.frame(), frames, sparsity.firing())
 
 
 def measured_metrics(measured: Measured, draw: Bootstrap, *, dense_above: float) -> dict[str, Interval]:
     """The reconstruction and sparsity metrics."""
-    drawn = {"resamples": draw.resamples, "seed": draw.seed}
     return {
-        **reconstruction_metrics(measured.by_document, **drawn),
-        **sparsity_metrics(measured.firing, dense_above=dense_above, **drawn),
+        **measure_all((*RECONSTRUCTION, *L0), measured.documents, draw),
+        **measure_all(DENSITIES, Densities(measured.firing, dense_above), draw),
     }
 
 
-def pca_null(acts: ActivationSet, sites: Sites, rank: int, draw: Bootstrap) -> Interval:
-    """Explained variance on eval documents of PCA of this rank, fitted on train documents.
-
-    A transcoder must foretell its target from another site, which a PCA of the target would look at; beside it
-    stands the best linear map of this rank between the two.
-    """
-    x_TD, y_TE = _train_sample(acts, sites, seed=draw.seed)
-    predict = ReducedRank.fit(x_TD, y_TE, rank).predict if sites.transcodes else Pca.fit(x_TD, rank).reconstruct
-    documents = eval_documents(acts)
-    meter = ReconstructionMeter(len(documents), acts.width(sites.target))
-    for batch in batches_in_order(acts, sites, SPLIT, BATCH_TOKENS):
-        row_T = torch.searchsorted(documents, batch.tokens.document.long())
-        meter.add(row_T, batch.y_TE, predict(batch.x_TD))
-    return explained_variance(meter.sums().seen(), resamples=draw.resamples, seed=draw.seed)
+def slice_frame(measured: Measured, draw: Bootstrap) -> pd.DataFrame:
+    """SliceTable: the reconstruction metrics and L0 of each slice, with μ that of all tokens."""
+    rows = []
+    for slice_, frame in measured.slices.items():
+        for (order, bucket), documents in frame.groupby(["order", "bucket"], sort=True):
+            for name, interval in measure_all((*RECONSTRUCTION, *L0), documents, draw).items():
+                rows.append(
+                    {
+                        "slice": slice_,
+                        "bucket": bucket,
+                        "order": order,
+                        "metric": name,
+                        "tokens": int(documents["tokens"].sum()),
+                        "point": interval.point,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "n": interval.n,
+                        "note": interval.note,
+                    }
+                )
+    types = {"order": "int16", "tokens": "int64", "n": "int32", "low": "float64", "high": "float64"}
+    return pd.DataFrame(rows).astype(types)
 
 
 def latent_frame(firing: Firing, *, dense_above: float) -> pd.DataFrame:
@@ -124,82 +161,45 @@ def latent_frame(firing: Firing, *, dense_above: float) -> pd.DataFrame:
             "dead": n_active == 0,
             "dense": density > dense_above,
             "max_activation": firing.max_F,
+            "histogram": list(firing.histogram_FB.astype(np.int32)),
         }
     )
 
 
-# ── fidelity ────────────────────────────────────────────────────────────────
+# ── nulls ───────────────────────────────────────────────────────────────────
 
 
-def fidelity_windows(acts: ActivationSet, *, documents: int, seed: int) -> list[Window]:
-    """One window each of eval documents drawn at random; among a document's longest windows any may be it."""
-    by_number: dict[int, list[Window]] = {}
-    for window in acts.windows(SPLIT):
-        by_number.setdefault(window.document, []).append(window)
-    generator = np.random.default_rng(seed)
-    chosen = []
-    for number in sorted(generator.permutation(sorted(by_number))[:documents].tolist()):
-        longest = max(len(window.ids) for window in by_number[number])
-        candidates = [window for window in by_number[number] if len(window.ids) == longest]
-        chosen.append(candidates[int(generator.integers(len(candidates)))])
-    return chosen
+def linear_null(acts: ActivationSet, sites: Sites, rank: int, *, seed: int) -> Predict:
+    """PCA of this rank, fitted on train documents.
+
+    A transcoder must foretell its target from another site, which a PCA of the target would look at; beside it
+    stands the best linear map of this rank between the two.
+    """
+    x_TD, y_TE = train_sample(acts, sites, seed=seed)
+    return ReducedRank.fit(x_TD, y_TE, rank).predict if sites.transcodes else Pca.fit(x_TD, rank).reconstruct
 
 
-def fidelity(
-    run: Run,
-    windows: Sequence[Window],
-    acts: ActivationSet,
-    sae: Sae,
-    mean: Float[Array, " E"],
-    *,
-    special_ids: frozenset[int],
-    advance: Advance,
-) -> FidelitySums:
-    """CE and KL with the SAE's reconstruction, zeros and the mean in the place of the target's activations."""
-    mean_E = torch.from_numpy(mean).float()
-    splices: dict[str, Splice] = {
-        "sae": lambda x_ND, _: sae.reconstruct(x_ND.cpu()),
-        "zero": lambda _, y_NE: torch.zeros_like(y_NE),
-        "mean": lambda _, y_NE: mean_E.expand(len(y_NE), -1),
-    }
-    parts = []
-    for part in fidelity_sums(run, window_batches(windows), policy_mask(acts, sae, special_ids), splices):
-        parts.append(part)
-        advance(int(part.tokens.sum()))
-    return by_document(parts)
+def reconstructed(held: Held, predict: Predict, *, rank: int) -> pd.DataFrame:
+    """The sums of each document, of a dense code that gives `rank` numbers a token."""
+    meter = Meter(len(held.document_U))
+    for batch in batches_in_order(held.acts, held.sites, SPLIT, BATCH_TOKENS):
+        l0_T = torch.full((len(batch),), rank)
+        meter.add(held.row(batch), TokenSums.of(batch.y_TE, predict(batch.x_TD), held.mean_E, l0_T))
+    return held.by_document(meter)
 
 
-def window_batches(windows: Sequence[Window]) -> list[WindowBatch]:
-    """The windows in order, at most `FORWARD_TOKENS` a batch (and at least one window)."""
-    widest = max(len(window.ids) for window in windows)
-    size = max(1, FORWARD_TOKENS // widest)
-    return [
-        WindowBatch(torch.tensor([window.document for window in part]), pad_windows(part), window_lengths(part))
-        for part in (windows[i : i + size] for i in range(0, len(windows), size))
-    ]
+def train_sample(
+    acts: ActivationSet, sites: Sites, *, seed: int
+) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T E"]]:
+    """At most `PCA_TOKENS` train tokens, at the input and at the target site."""
+    tokens = acts.count(sites.input, "train")
+    size = min(2048, tokens)
+    shuffled = shuffled_batches(acts, sites, batch_size=size, buffer_tokens=PCA_TOKENS, seed=seed)
+    batches = list(islice(shuffled, max(1, min(PCA_TOKENS, tokens) // size)))
+    return torch.cat([batch.x_TD for batch in batches]), torch.cat([batch.y_TE for batch in batches])
 
 
-def policy_mask(acts: ActivationSet, sae: Sae, special_ids: frozenset[int]) -> Mask:
-    """The activation set's own token policy, at the SAE's sites."""
-    sites = sae.meta.sites
-    limit, target_limit = acts.norm_limit(sites.input), acts.norm_limit(sites.target)
-
-    def mask(
-        ids_BW: Int[Tensor, "B W"],
-        lengths: Int[Tensor, " B"],
-        x_BWD: Float[Tensor, "B W D"],
-        y_BWE: Float[Tensor, "B W E"],
-    ) -> Bool[Tensor, "B W"]:
-        counts_BW = position_mask(ids_BW, lengths, acts.policy, special_ids, bos=acts.bos)
-        return counts_BW & norm_mask(x_BWD, limit).cpu() & norm_mask(y_BWE, target_limit).cpu()
-
-    return mask
-
-
-def eval_documents(acts: ActivationSet) -> Int[Tensor, " U"]:
-    """Document numbers of the eval split, ascending."""
-    table = acts.documents
-    return torch.tensor(sorted(table.loc[table["split"] == SPLIT, "document"].tolist()))
+# ── where tokens stand ──────────────────────────────────────────────────────
 
 
 def _window(acts: ActivationSet) -> tuple[int, int]:
@@ -208,11 +208,13 @@ def _window(acts: ActivationSet) -> tuple[int, int]:
     return acts.context_size - shift, shift
 
 
-def _train_sample(
-    acts: ActivationSet, sites: Sites, *, seed: int
-) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T E"]]:
-    tokens = acts.count(sites.input, "train")
-    size = min(2048, tokens)
-    shuffled = shuffled_batches(acts, sites, batch_size=size, buffer_tokens=PCA_TOKENS, seed=seed)
-    batches = list(islice(shuffled, max(1, min(PCA_TOKENS, tokens) // size)))
-    return torch.cat([batch.x_TD for batch in batches]), torch.cat([batch.y_TE for batch in batches])
+def _slices(acts: ActivationSet) -> Slices:
+    table = acts.documents
+    return Slices.of(list(table.loc[table["split"] == "train", "tokens"]), context_size=acts.context_size)
+
+
+def _bucketed(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Sums by document and bucket; only those that hold a token."""
+    order = np.arange(len(frame)) % len(names)
+    frame = frame.assign(order=order, bucket=np.array(names)[order])
+    return frame[frame["tokens"] > 0]

@@ -13,14 +13,7 @@ from scipy import stats as scipy_stats
 from torch import Tensor
 
 from saeops.sae.codes import Codes
-from saeops.stats import (
-    MIN_UNITS,
-    Interval,
-    percentile_interval,
-    ratio_interval,
-    resample_counts,
-    rule_of_three,
-)
+from saeops.stats import MIN_UNITS, Bootstrap, Interval, percentile_interval, resample_counts, rule_of_three
 
 Array = np.ndarray
 
@@ -93,23 +86,18 @@ def _counted(row: Array, column: Array, shape: tuple[int, int]) -> sp.csr_array:
     return sp.csr_array((np.ones(len(row), dtype=np.int64), (row, column)), shape=shape)
 
 
-def sparsity_metrics(firing: Firing, *, dense_above: float, resamples: int, seed: int) -> dict[str, Interval]:
-    """The sparsity metrics, bootstrapped by document (dead_fraction: by jackknife, see there)."""
-    seen = firing.tokens_U > 0
-    tokens_U, l0_UL = firing.tokens_U[seen].astype(np.float64), firing.l0_UL[seen]
-    active_UF = firing.active_UF[seen]
-    counts = resample_counts(len(tokens_U), resamples=resamples, seed=seed)
-    fired_U = np.asarray(active_UF.sum(axis=1)).astype(np.float64)
-    return {
-        "l0": ratio_interval(fired_U, tokens_U, resamples=resamples, seed=seed),
-        **{f"l0_p{q:02d}": l0_quantile(l0_UL, q / 100, counts) for q in (5, 50, 95)},
-        "dead_fraction": dead_fraction(active_UF, tokens=firing.tokens),
-        "dense_fraction": dense_fraction(active_UF, tokens_U, counts, dense_above=dense_above),
-    }
+@dataclass(frozen=True)
+class Densities:
+    """What the sparsity figures are measured on."""
+
+    firing: Firing
+    dense_above: float
+    """A latent firing on a larger share of tokens is dense."""
 
 
-def l0_quantile(l0_UL: sp.csr_array, share: float, counts: Float[Array, "R U"]) -> Interval:
+def l0_quantile(firing: Firing, share: float, draw: Bootstrap) -> Interval:
     """The smallest L that at least `share` of the tokens do not exceed."""
+    l0_UL = firing.l0_UL[firing.tokens_U > 0]
     used_L = np.flatnonzero(np.asarray(l0_UL.sum(axis=0)))
     histogram_UL = l0_UL[:, used_L].toarray().astype(np.float64)
 
@@ -118,11 +106,12 @@ def l0_quantile(l0_UL: sp.csr_array, share: float, counts: Float[Array, "R U"]) 
         # A share reached to the last bit counts as reached.
         return used_L[(below >= share - 1e-12).argmax(-1)].astype(np.float64)
 
+    counts = resample_counts(len(histogram_UL), resamples=draw.resamples, seed=draw.seed)
     point = float(quantile(histogram_UL.sum(0)))
     return percentile_interval(point, quantile(counts @ histogram_UL), n=len(histogram_UL), unit="documents")
 
 
-def dead_fraction(active_UF: sp.csr_array, *, tokens: int, level: float = 0.95) -> Interval:
+def dead_fraction(firing: Firing, *, level: float = 0.95) -> Interval:
     """Share of latents that fire on none of the tokens, with a jackknife over documents.
 
     A bootstrap is wrong here: a resample leaves documents out, so it only ever
@@ -130,10 +119,11 @@ def dead_fraction(active_UF: sp.csr_array, *, tokens: int, level: float = 0.95) 
     and the spread of that number gives the error, as for the number of species
     in a sample (Burnham & Overton 1979, Ecology 60:927).
     """
+    active_UF = firing.active_UF[firing.tokens_U > 0]
     documents, latents = active_UF.shape
     in_documents_F = np.bincount(active_UF.nonzero()[1], minlength=latents)
     point = float((in_documents_F == 0).mean())
-    note = f"a silent latent may still fire on up to {rule_of_three(tokens, level=level):.2g} of tokens"
+    note = f"a silent latent may still fire on up to {rule_of_three(firing.tokens, level=level):.2g} of tokens"
     if documents < MIN_UNITS:
         note = f"fewer than {MIN_UNITS} documents; {note}"
         return Interval(point, None, None, documents, "documents", level, note)
@@ -145,11 +135,12 @@ def dead_fraction(active_UF: sp.csr_array, *, tokens: int, level: float = 0.95) 
     return Interval(point, low, high, documents, "documents", level, note)
 
 
-def dense_fraction(
-    active_UF: sp.csr_array, tokens_U: Float[Array, " U"], counts: Float[Array, "R U"], *, dense_above: float
-) -> Interval:
+def dense_fraction(firing: Firing, draw: Bootstrap, *, dense_above: float) -> Interval:
     """Share of latents that fire on more than `dense_above` of the tokens."""
-    active_FU = active_UF.T.tocsr().astype(np.float64)
+    seen = firing.tokens_U > 0
+    tokens_U = firing.tokens_U[seen].astype(np.float64)
+    active_FU = firing.active_UF[seen].T.tocsr().astype(np.float64)
+    counts = resample_counts(len(tokens_U), resamples=draw.resamples, seed=draw.seed)
     limit_R = dense_above * (counts @ tokens_U)
     draws = np.concatenate(
         # A few resamples at a time: F × R would not stay small.

@@ -1,4 +1,4 @@
-"""From raw effects to the table and the headline figures, each with its interval.
+"""From raw effects to the table, each figure with its interval.
 
 One latent's figure is resampled over its prompts, contexts or documents. A
 figure over latents is resampled over latents and, where all latents share
@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from saeops.interventions.effects import LatentEffects, Paired, SteerEffects
 from saeops.interventions.schema import EffectTable
-from saeops.stats import MIN_UNITS, Interval, percentile_interval, ratio_interval, resample_counts, wilson
+from saeops.stats import MIN_UNITS, Interval, percentile_interval, ratio_interval, resample_counts
 from saeops.tables import check_table
 
 Array = np.ndarray
@@ -33,45 +33,6 @@ def effects_table(effects: Sequence[LatentEffects], *, resamples: int, seed: int
     frame = pd.DataFrame(rows).astype({"latent": "int32", "n": "int32"})
     bounds = [column for column in frame if str(column).endswith(("low", "high"))]
     return check_table(frame.astype(dict.fromkeys(bounds, "float64")), EffectTable, name="effects")
-
-
-def effects_metrics(
-    effects: Sequence[LatentEffects], *, reference_strength: float, resamples: int, seed: int
-) -> dict[str, Interval]:
-    """The figures declared in interventions/metrics.py.
-
-    Args:
-        reference_strength: the strength at which headline figures are taken.
-    """
-    at = [next(s for s in e.steered if s.strength == reference_strength) for e in effects]
-
-    def over(rows: Sequence[Sequence[float] | Array], unit: str) -> Interval:
-        return crossed_interval(np.array(rows), unit=unit, resamples=resamples, seed=seed)
-
-    def beats(differences: Sequence[Array]) -> Interval:
-        lows = [_interval(d, resamples=resamples, seed=seed, unit="prompts").low for d in differences]
-        return wilson(sum(low is not None and low > 0 for low in lows), len(lows), unit="latents")
-
-    ablations = [_means(e.ablate_target) for e in effects]
-    on_same = [_difference(s.target) for s in at]
-    on_own = [np.array(s.target.effect) - np.array(s.own_control) for s in at]
-    specific = [specificity(s) for s in at]
-    return {
-        "steering_effect_nats": over([s.target.effect for s in at], "prompts"),
-        "steering_vs_random_nats": over(on_same, "prompts"),
-        "steering_vs_random_own_nats": over(on_own, "prompts"),
-        "steering_beats_random": beats(on_same),
-        "steering_beats_random_own": beats(on_own),
-        "dose_response_rho": _pooled_rho(effects, resamples=resamples, seed=seed),
-        "ablation_effect_nats": _over_latents([m[0] for m in ablations], resamples=resamples, seed=seed),
-        "ablation_vs_random_nats": _over_latents([m[0] - m[1] for m in ablations], resamples=resamples, seed=seed),
-        "off_target_kl_nats": over([e.steer_kl.effect for e in effects], "documents"),
-        "off_target_kl_random_nats": over([e.steer_kl.control for e in effects], "documents"),
-        "off_target_kl_vs_random_nats": over([_difference(e.steer_kl) for e in effects], "documents"),
-        "ablation_off_target_kl_nats": over([e.ablate_kl.effect for e in effects], "documents"),
-        "panel_specificity_nats": over([s.effect for s in specific], "prompts"),
-        "panel_specificity_vs_random_nats": over([_difference(s) for s in specific], "prompts"),
-    }
 
 
 def specificity(steered: SteerEffects) -> Paired:
@@ -111,11 +72,13 @@ def _over_both(
     return percentile_interval(point, draws_R, n=latents, unit="latents", level=level)
 
 
-def _over_latents(values: Sequence[float], *, resamples: int, seed: int) -> Interval:
-    return _interval(np.array(values), resamples=resamples, seed=seed, unit="latents")
+def over_latents(values: Sequence[float], *, resamples: int, seed: int) -> Interval:
+    """The mean of one value a latent, resampled over latents."""
+    return over_units(np.array(values), resamples=resamples, seed=seed, unit="latents")
 
 
-def _pooled_rho(effects: Sequence[LatentEffects], *, resamples: int, seed: int) -> Interval:
+def pooled_rho(effects: Sequence[LatentEffects], *, resamples: int, seed: int) -> Interval:
+    """Mean over latents of ρ between strength and effect, resampling latents and prompts."""
     prompts = len(effects[0].steered[0].target.effect)
     latents_RL = resample_counts(len(effects), resamples=resamples, seed=seed)
     units_RU = resample_counts(prompts, resamples=resamples, seed=seed + 1)
@@ -131,10 +94,10 @@ def _latent_rows(effects: LatentEffects, *, resamples: int, seed: int) -> list[d
         parts = {
             "": np.array(pair.effect),
             "control_": np.array(pair.control),
-            "difference_": _difference(pair),
+            "difference_": difference(pair),
         }
         intervals = {
-            prefix: _interval(values, resamples=resamples, seed=seed, unit=unit)
+            prefix: over_units(values, resamples=resamples, seed=seed, unit=unit)
             for prefix, values in parts.items()
         }
         return _row(kind, strength, metric, intervals)
@@ -192,7 +155,8 @@ def _row(kind: str, strength: float, metric: str, intervals: dict[str, Interval]
     return {"kind": kind, "strength": strength, "metric": metric, **values, "n": whole.n, "unit": whole.unit}
 
 
-def _interval(values: Array, *, resamples: int, seed: int, unit: str) -> Interval:
+def over_units(values: Array, *, resamples: int, seed: int, unit: str) -> Interval:
+    """The mean over units of one latent, resampling them."""
     return ratio_interval(values, np.ones(len(values)), resamples=resamples, seed=seed, unit=unit)
 
 
@@ -204,9 +168,6 @@ def _control(pair: Paired) -> Array:
     return np.array(pair.control)
 
 
-def _difference(pair: Paired) -> Array:
+def difference(pair: Paired) -> Array:
+    """Effect less control, a unit."""
     return _effect(pair) - _control(pair)
-
-
-def _means(pair: Paired) -> tuple[float, float]:
-    return float(np.mean(pair.effect)), float(np.mean(pair.control))

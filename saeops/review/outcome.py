@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saeops.review.ledger import Decision, LedgerEntry
+from saeops.review.metrics import acceptance
 from saeops.review.queue import QueueItem
-from saeops.stats import Interval, wilson
+from saeops.stats import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,7 @@ def review_outcome(queue: Sequence[QueueItem], entries: Iterable[LedgerEntry], *
         accepted=verdicts.count("accept"),
         edited=verdicts.count("edit"),
         rejected=verdicts.count("reject"),
-        acceptance=wilson(len(sample) - sample.count("reject"), len(sample), unit="reviewed labels"),
+        acceptance=acceptance(sample),
     )
 
 

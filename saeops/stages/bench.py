@@ -20,17 +20,19 @@ from saeops.files import publish_folder, write_atomic
 from saeops.interventions.config import BenchConfig
 from saeops.interventions.effects import Bench, Chosen, Drawn, LatentEffects
 from saeops.interventions.figures import dose_figure
+from saeops.interventions.metrics import INTERVENTIONS, Benched
 from saeops.interventions.panel import Panel, read_panel, score_item
 from saeops.interventions.passes import Site
 from saeops.interventions.schema import EFFECTS, KIND, METRICS, VERSION, EffectTable
-from saeops.interventions.tabulate import effects_metrics, effects_table
+from saeops.interventions.tabulate import effects_table
 from saeops.labelling import schema as label_schema
-from saeops.metrics import write_metrics
+from saeops.metrics import measure_all, write_metrics
 from saeops.params import Params
 from saeops.ports import LanguageModel, Watch
 from saeops.refs import Ref, Workspace, writes_to_residual
 from saeops.sae.canonical import Sae
 from saeops.sealed import Sealed, kept, open_sealed, seal
+from saeops.stats import Bootstrap
 from saeops.tables import read_table, write_table
 
 NEUTRAL_SPLIT: Split = "panel"
@@ -217,7 +219,7 @@ def _publish(subject: _Subject, effects: list[LatentEffects], work: Path, target
     config = subject.config
     draw = {"resamples": config.resamples, "seed": subject.params.seed}
     table = effects_table(effects, **draw)
-    metrics = effects_metrics(effects, reference_strength=config.reference_strength, **draw)
+    metrics = measure_all(INTERVENTIONS, Benched(effects, config.reference_strength), Bootstrap(**draw))
     shutil.rmtree(work, ignore_errors=True)
     write_table(table, work / EFFECTS, EffectTable)
     write_metrics(work / METRICS, metrics)

@@ -15,31 +15,33 @@ from saeops.catalog.build import build_catalog, latent_table
 from saeops.catalog.gather import Wanted
 from saeops.catalog.logits import LogitEffects, logit_effects
 from saeops.diagnostics import schema
-from saeops.diagnostics.fidelity import fidelity_metrics
+from saeops.diagnostics.fidelity import FidelitySums
 from saeops.diagnostics.figures import activation_figure, density_figure, l0_figure, position_figure, save_png
 from saeops.diagnostics.measure import (
     SPLIT,
-    Bootstrap,
+    Held,
     Measured,
-    fidelity,
-    fidelity_windows,
+    Predict,
     latent_frame,
+    linear_null,
     measure,
     measured_metrics,
-    pca_null,
+    reconstructed,
+    slice_frame,
 )
-from saeops.diagnostics.metrics import METRICS
+from saeops.diagnostics.metrics import BY_DOCUMENT, FIDELITY, METRICS
 from saeops.diagnostics.reconstruction import profile
+from saeops.diagnostics.splicing import document_frame, fidelity, fidelity_windows
 from saeops.digests import digest_json
 from saeops.errors import ModelMismatch
 from saeops.files import publish_folder
-from saeops.metrics import write_metrics
+from saeops.metrics import measure_all, write_metrics, write_nulls
 from saeops.params import Params
 from saeops.ports import LanguageModel, Watch
 from saeops.refs import Ref, Workspace, writes_to_residual
 from saeops.sae.canonical import Sae
 from saeops.sealed import kept, open_sealed, seal
-from saeops.stats import Interval
+from saeops.stats import Bootstrap, Interval
 from saeops.tables import write_table
 
 CATALOG_SPLIT: Split = "explain"
@@ -64,6 +66,10 @@ class _Subject:
     sae: Sae
     model: LanguageModel
     watch: Watch
+
+    @property
+    def draw(self) -> Bootstrap:
+        return Bootstrap(self.params.diagnose.resamples, self.params.seed)
 
     def inputs(self, sae_digest: str, *choices: str) -> dict[str, Any]:
         """What determines a folder; each depends only on its own choices."""
@@ -146,46 +152,59 @@ def _made(
 
 
 def _diagnose(subject: _Subject, folder: Path) -> dict[str, Any]:
-    config, meta = subject.params.diagnose, subject.sae.meta
-    draw = Bootstrap(config.resamples, subject.params.seed)
-    with subject.watch.bar("reconstruction and sparsity", subject.acts.count(meta.site, SPLIT), "tokens") as bar:
-        measured = measure(subject.acts, subject.sae, advance=bar.advance)
-    metrics = measured_metrics(measured, draw, dense_above=config.dense_above)
-    rank = round(metrics["l0"].point)
-    metrics["pca_explained_variance"] = pca_null(subject.acts, meta.sites, rank, draw)
-    metrics |= _fidelity(subject, measured, draw)
+    config, meta, draw = subject.params.diagnose, subject.sae.meta, subject.draw
+    held = Held.open(subject.acts, meta.sites)
+    with subject.watch.bar("reconstruction and sparsity", held.tokens, "tokens") as bar:
+        measured = measure(held, subject.sae, advance=bar.advance)
+    rank = round(float(measured.documents["fired"].sum() / measured.documents["tokens"].sum()))
+    beside = {"pca": linear_null(subject.acts, meta.sites, rank, seed=draw.seed)}
+    dense = {null: reconstructed(held, predict, rank=rank) for null, predict in beside.items()}
+    sums = _fidelity(subject, held, {"sae": subject.sae.reconstruct, **beside})
+    documents = document_frame(subject.acts, measured.documents, sums, "sae")
+    metrics = {
+        **measured_metrics(measured, draw, dense_above=config.dense_above),
+        **measure_all(FIDELITY, documents, draw),
+    }
+    nulls = {
+        null: measure_all(BY_DOCUMENT, document_frame(subject.acts, frame, sums, null), draw)
+        for null, frame in dense.items()
+    }
     assert metrics.keys() == METRICS.keys(), "every declared metric is measured, and no other"
     write_metrics(folder / schema.METRICS_FILE, metrics)
-    frame = latent_frame(measured.firing, dense_above=config.dense_above)
-    write_table(frame, folder / schema.LATENTS, schema.DiagnosedLatentTable, rows=subject.sae.meta.d_sae)
+    write_nulls(folder / schema.NULLS_FILE, nulls)
+    write_table(documents, folder / schema.DOCUMENTS, schema.EvalDocumentTable, rows=len(measured.documents))
+    latents = latent_frame(measured.firing, dense_above=config.dense_above)
+    write_table(latents, folder / schema.LATENTS, schema.DiagnosedLatentTable, rows=meta.d_sae)
+    write_table(slice_frame(measured, draw), folder / schema.SLICES, schema.SliceTable)
     _figures(subject, folder / schema.FIGURES, measured, metrics)
     subject.watch.metrics(_flat(metrics))
     return {
         "model": subject.model.identity.to_json(),
         "site": meta.site,
         "target_site": meta.target_site,
+        "policy": subject.acts.policy.model_dump(mode="json"),
         "split": SPLIT,
-        "documents": int((measured.firing.tokens_U > 0).sum()),
+        "documents": len(documents),
         "tokens": measured.firing.tokens,
         "pca_rank": rank,
     }
 
 
-def _fidelity(subject: _Subject, measured: Measured, draw: Bootstrap) -> dict[str, Interval]:
+def _fidelity(subject: _Subject, held: Held, predictions: Mapping[str, Predict]) -> FidelitySums:
     acts, model, sites = subject.acts, subject.model, subject.sae.meta.sites
     wanted = subject.params.diagnose.fidelity_documents
-    windows = fidelity_windows(acts, documents=wanted, seed=draw.seed)
+    windows = fidelity_windows(acts, documents=wanted, seed=subject.draw.seed)
     with subject.watch.bar("fidelity", sum(len(window.ids) - 1 for window in windows), "tokens") as bar:
-        sums = fidelity(
+        return fidelity(
             lambda ids, edit: model.logits(ids, sites.edits(edit)),
             windows,
             acts,
-            subject.sae,
-            measured.by_document.mean,
+            sites,
+            predictions,
+            held.mean_E,
             special_ids=model.special_ids,
             advance=bar.advance,
         )
-    return fidelity_metrics(sums, resamples=draw.resamples, seed=draw.seed)
 
 
 def _figures(subject: _Subject, folder: Path, measured: Measured, metrics: Mapping[str, Interval]) -> None:
@@ -197,7 +216,7 @@ def _figures(subject: _Subject, folder: Path, measured: Measured, metrics: Mappi
         "densities": density_figure(firing, dense_above=subject.params.diagnose.dense_above),
         "l0": l0_figure(firing, metrics["l0"]),
         "activations": activation_figure(firing, drawn),
-        "positions": position_figure(profile(measured.by_position), metrics["explained_variance"]),
+        "positions": position_figure(profile(measured.positions), metrics["explained_variance"]),
     }
     for name, figure in figures.items():
         save_png(figure, folder / f"{name}.png")

@@ -16,18 +16,18 @@ from saeops.files import publish_folder
 from saeops.labelling.asking import LlmLabeller
 from saeops.labelling.labels import Label, Labeller
 from saeops.labelling.material import Material, draw_latents
-from saeops.labelling.metrics import aggregate
+from saeops.labelling.metrics import LABELS, Labelled
 from saeops.labelling.patterns import RuleLabeller
 from saeops.labelling.progress import Progress, Sanity
 from saeops.labelling.schema import KIND, METRICS_FILE, TABLE, VERSION, LabelTable, label_frame, label_row
 from saeops.labelling.scoring import Score, score, unscored
-from saeops.metrics import write_metrics
+from saeops.metrics import measure_all, write_metrics
 from saeops.params import Params
 from saeops.ports import Bar, LanguageModel, Llm, Watch
 from saeops.refs import Ref, Workspace
 from saeops.sae.canonical import Sae
 from saeops.sealed import Sealed, kept, open_sealed, seal
-from saeops.stats import Interval
+from saeops.stats import Bootstrap, Interval
 from saeops.tables import read_table, write_table
 
 
@@ -205,14 +205,9 @@ class _Labelling:
 def _publish(stage: _Labelling, work: Path, target: Path, *, inputs: dict[str, Any]) -> Sealed:
     params = stage.params
     frame = label_frame(stage.rows())
-    metrics = aggregate(
-        frame,
-        stage.shuffled(),
-        trusted=params.promote.trusted_confidence,
-        min_positives=params.label.min_positives,
-        resamples=params.diagnose.resamples,
-        seed=params.seed,
-    )
+    draw = Bootstrap(params.diagnose.resamples, params.seed)
+    evidence = Labelled(frame, stage.shuffled(), params.promote.trusted_confidence, params.label.min_positives)
+    metrics = measure_all(LABELS, evidence, draw)
     shutil.rmtree(work, ignore_errors=True)
     write_table(frame, work / TABLE, LabelTable, rows=len(frame))
     write_metrics(work / METRICS_FILE, metrics)

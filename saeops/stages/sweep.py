@@ -9,7 +9,7 @@ from typing import Any
 
 from saeops.activations.reader import ActivationSet
 from saeops.diagnostics.figures import save_png
-from saeops.diagnostics.measure import SPLIT, Bootstrap, measure, measured_metrics
+from saeops.diagnostics.measure import Held, measure, measured_metrics
 from saeops.digests import digest_json
 from saeops.errors import ParamsInvalid
 from saeops.files import publish_folder
@@ -198,12 +198,13 @@ def _measured(
 ) -> list[dict[str, Any]]:
     """Rows of SweepTable."""
     draw = Bootstrap(params.diagnose.resamples, params.seed)
-    total = len(members) * acts.count(params.train.site, SPLIT)
+    held = Held.open(acts, Sites.of(params.train.site, params.train.target_site))
+    total = len(members) * held.tokens
     with watch.bar("held-out documents", total, "tokens") as bar:
         return [
             _row(member, measured_metrics(seen, draw, dense_above=params.diagnose.dense_above), made)
             for member in members
-            for seen in [measure(acts, Sae.load(made / member.name), advance=bar.advance)]
+            for seen in [measure(held, Sae.load(made / member.name), advance=bar.advance)]
         ]
 
 

@@ -13,12 +13,14 @@ from saeops.adapters.models import TransformersModel, load_model
 from saeops.interventions.config import BenchConfig
 from saeops.interventions.effects import Bench, Chosen, LatentEffects
 from saeops.interventions.hooks import clamp, random_directions, steer
-from saeops.interventions.metrics import METRICS
+from saeops.interventions.metrics import INTERVENTIONS, METRICS, Benched
 from saeops.interventions.panel import ScoredItem
 from saeops.interventions.passes import BATCH_TOKENS, Site
-from saeops.interventions.tabulate import crossed_interval, effects_metrics, effects_table, spearman
+from saeops.interventions.tabulate import crossed_interval, effects_table, spearman
+from saeops.metrics import measure_all
 from saeops.params import ModelParams
 from saeops.sae.canonical import Sae, SaeMeta
+from saeops.stats import Bootstrap
 from tests.tiny import FAMILIES, Family, save_tiny_model
 
 D = 32
@@ -138,7 +140,7 @@ def test_the_table_and_the_figures_agree_with_the_raw_numbers(bench: Bench, site
     assert row["low"].item() <= row["point"].item() <= row["high"].item()
     assert (row["n"].item(), row["unit"].item()) == (10, "prompts")
 
-    metrics = effects_metrics(effects, reference_strength=2.0, resamples=200, seed=0)
+    metrics = measure_all(INTERVENTIONS, Benched(effects, 2.0), Bootstrap(200, 0))
     assert metrics.keys() == METRICS.keys()
     pooled = np.mean([e.steered[1].target.effect for e in effects])
     assert metrics["steering_effect_nats"].point == pytest.approx(pooled)
@@ -155,7 +157,7 @@ def test_without_prompts_told_apart_specificity_has_no_interval(site: Site, sae:
     effects = [Bench.prepare(site, sae, config, items=items, neutral=neutral, seed=0).measure(chosen(site, 0))]
     table = effects_table(effects, resamples=100, seed=0)
     assert not table["metric"].str.startswith("panel").any()
-    metrics = effects_metrics(effects, reference_strength=1.0, resamples=100, seed=0)
+    metrics = measure_all(INTERVENTIONS, Benched(effects, 1.0), Bootstrap(100, 0))
     assert metrics["panel_specificity_nats"].low is None
     assert "no prompts" in metrics["panel_specificity_nats"].note
 
