@@ -94,9 +94,9 @@ def _kernels(services: Services) -> Check:
 
     found = library.enable(services.settings.cache / "kernels")
     if isinstance(found, NotBuilt):
-        return Check("training kernels", "missing", found.reason, "install g++: training on a CPU gets faster")
+        return Check("kernels", "missing", found.reason, "install g++: training and encoding on a CPU get faster")
     how = "without the dense product" if found.has_search else "by the dense product (no AVX-512 BF16 and VNNI)"
-    return Check("training kernels", "ok", f"compiled for this processor; TopK encodes {how}")
+    return Check("kernels", "ok", f"compiled for this processor; TopK encodes {how}")
 
 
 def _program(name: str) -> Check:

@@ -10,6 +10,7 @@ fp32. Format: docs/formats/sae.md.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from saeops.config import Frozen
 from saeops.errors import FolderDamaged, StageMissing
 from saeops.files import write_atomic
 from saeops.sae.codes import Codes
-from saeops.sae.select import chunk_tokens, topk
+from saeops.sae.encoder import Encoder
 
 WEIGHTS = "sae.safetensors"
 META = "sae.json"
@@ -107,24 +108,22 @@ class Sae:
 
     def pre(self, x_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T F"]:
         """Pre-activations, dense: T × F values, so only for few tokens."""
-        centred = x_TD - self.b_dec if self.meta.apply_b_dec_to_input else x_TD
-        return torch.addmm(self.b_enc, centred, self.W_enc)
+        return torch.addmm(self.b_enc, self._centred(x_TD), self.W_enc)
 
     @torch.no_grad()
     def encode(self, x_TD: Float[Tensor, "T D"]) -> Codes:
-        """The latents that fire on each token, in chunks of at most 64 MB."""
-        size = chunk_tokens(self.meta.d_sae)
-        starts = range(0, max(len(x_TD), 1), size)
-        return Codes.concatenate([self._encode_chunk(x_TD[i : i + size]) for i in starts])
+        """The latents that fire on each token, exactly; no dense T × F tensor is made."""
+        centred_TD = self._centred(x_TD.float()).contiguous()
+        if self.k is not None:
+            return self._encoder.topk(centred_TD, self.k)
+        return self._encoder.above(centred_TD, self.threshold)
 
-    def _encode_chunk(self, x_TD: Float[Tensor, "T D"]) -> Codes:
-        pre_TF = self.pre(x_TD.float())
-        if self.meta.k is not None:
-            picked = topk(pre_TF, self.meta.k)
-            return Codes.from_pairs(picked.value, picked.latent, n_latents=self.meta.d_sae)
-        if self.threshold is not None:
-            pre_TF = pre_TF.masked_fill_(pre_TF <= self.threshold, 0)
-        return Codes.from_dense(pre_TF)
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.W_enc, self.b_enc)
+
+    def _centred(self, x_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        return x_TD - self.b_dec if self.meta.apply_b_dec_to_input else x_TD
 
     @torch.no_grad()
     def decode(self, codes: Codes) -> Float[Tensor, "T E"]:

@@ -34,8 +34,9 @@ class Codes:
     @classmethod
     def from_pairs(cls, value_TK: Float[Tensor, "T K"], latent_TK: Int[Tensor, "T K"], *, n_latents: int) -> Self:
         """The positive ones among K candidates a token, in any order."""
-        latent_TK, order = latent_TK.sort(dim=1)
-        value_TK = value_TK.gather(1, order)
+        if not bool((latent_TK[:, 1:] > latent_TK[:, :-1]).all()):
+            latent_TK, order = latent_TK.sort(dim=1)
+            value_TK = value_TK.gather(1, order)
         fires_TK = value_TK > 0
         return cls(_offsets(fires_TK.sum(1)), latent_TK[fires_TK], value_TK[fires_TK], n_latents)
 

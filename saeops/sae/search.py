@@ -11,7 +11,7 @@ of the dense product.
 from jaxtyping import Float
 from torch import Tensor
 
-from saeops.sae.native.library import Library, Search
+from saeops.sae.native.library import Library, Rounded, Search
 
 STRIDE = 16
 """One row in so many says how large each dimension is."""
@@ -27,10 +27,26 @@ def worth_it(native: Library, *, n_latents: int, k: int) -> bool:
 
 
 def search_all(
-    native: Library, x_TD: Float[Tensor, "T D"], W_enc_FD: Float[Tensor, "F D"], b_enc: Float[Tensor, " F"], k: int
+    native: Library,
+    x_TD: Float[Tensor, "T D"],
+    W_enc_FD: Float[Tensor, "F D"],
+    b_enc: Float[Tensor, " F"],
+    k: int,
+    *,
+    rounded: Rounded | None = None,
 ) -> Search:
-    """The k largest of all, by products of bfloat16, whose intervals are narrow."""
-    return native.search_topk(x_TD, W_enc_FD, b_enc, stretch=x_TD.new_ones(x_TD.shape[1]), candidates=0, k=k)
+    """The k largest of all, by products of bfloat16, whose intervals are narrow.
+
+    Args:
+        rounded: of W_enc, by `rounded_for_all`; None: made now.
+    """
+    stretch = _unstretched(W_enc_FD)
+    return native.search_topk(x_TD, W_enc_FD, b_enc, stretch=stretch, candidates=0, k=k, rounded=rounded)
+
+
+def rounded_for_all(native: Library, W_enc_FD: Float[Tensor, "F D"]) -> Rounded:
+    """What `search_all` reads in place of the weights: worth keeping where they stay as they are."""
+    return native.rounded_latents(W_enc_FD, stretch=_unstretched(W_enc_FD), as_bytes=False)
 
 
 def search_some(
@@ -45,6 +61,10 @@ def search_some(
     """The k largest of so many likely candidates, by products of bytes: twice as fast, and may miss some."""
     stretch = _stretch(x_TD, W_enc_FD)
     return native.search_topk(x_TD, W_enc_FD, b_enc, stretch=stretch, candidates=candidates, k=k)
+
+
+def _unstretched(W_enc_FD: Float[Tensor, "F D"]) -> Float[Tensor, " D"]:
+    return W_enc_FD.new_ones(W_enc_FD.shape[1])
 
 
 def _stretch(x_TD: Float[Tensor, "T D"], W_enc_FD: Float[Tensor, "F D"]) -> Float[Tensor, " D"]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saeops.sae.native.library import Library, for_tensors
+from saeops.sae.native.library import Library, Rounded, for_tensors
 from saeops.sae.search import search_all, worth_it
 from saeops.sae.sparse import Pattern, offsets_of
 
@@ -68,10 +68,19 @@ def topk(pre_TF: Float[Tensor, "T F"], k: int) -> Picked:
 
 @torch.no_grad()
 def encode_topk(
-    x_TD: Float[Tensor, "T D"], W_enc_FD: Float[Tensor, "F D"], b_enc: Float[Tensor, " F"], k: int
+    x_TD: Float[Tensor, "T D"],
+    W_enc_FD: Float[Tensor, "F D"],
+    b_enc: Float[Tensor, " F"],
+    k: int,
+    *,
+    rounded: Rounded | None = None,
 ) -> Picked:
-    """The k largest pre-activations of each token, exactly; no dense T × F tensor is made."""
-    native = _native(x_TD, W_enc_FD, b_enc)
+    """The k largest pre-activations of each token, exactly; no dense T × F tensor is made.
+
+    Args:
+        rounded: of W_enc, kept from an earlier call (`rounded_for_all`); None: made where it is needed.
+    """
+    native = kernels_for(x_TD, W_enc_FD, b_enc)
     if native is None:
         parts = [
             topk(torch.addmm(b_enc, chunk, W_enc_FD.t()).to(x_TD.dtype), k)
@@ -80,7 +89,7 @@ def encode_topk(
         return Picked(torch.cat([part.value for part in parts]), torch.cat([part.latent for part in parts]))
     if not worth_it(native, n_latents=len(W_enc_FD), k=k):
         return _dense_topk(native, x_TD, W_enc_FD, b_enc, k)
-    found = search_all(native, x_TD, W_enc_FD, b_enc, k)
+    found = search_all(native, x_TD, W_enc_FD, b_enc, k, rounded=rounded)
     unsure = found.unsure.nonzero().squeeze(1)
     if len(unsure):
         settled = _dense_topk(native, x_TD[unsure], W_enc_FD, b_enc, k)
@@ -111,7 +120,7 @@ def encode_above(
     """Every pre-activation above its latent's floor; the dense product lives one chunk at a time."""
     if not isinstance(floor, Tensor):
         floor = b_enc.new_full((len(b_enc),), floor)
-    if (native := _native(x_TD, W_enc_FD, b_enc, floor)) is not None:
+    if (native := kernels_for(x_TD, W_enc_FD, b_enc, floor)) is not None:
         return _encode_above_native(native, x_TD, W_enc_FD, b_enc, floor)
     rows, latents, values = [], [], []
     start = 0
@@ -126,7 +135,7 @@ def encode_above(
     return Entries(pattern, torch.cat(values).to(x_TD.dtype))
 
 
-def _native(*tensors: Tensor) -> Library | None:
+def kernels_for(*tensors: Tensor) -> Library | None:
     """The compiled kernels, which take an fp32 product: where another precision is asked for, torch makes it."""
     return None if torch.is_autocast_enabled("cpu") else for_tensors(*tensors)
 

@@ -1,1 +1,1 @@
-"""C++ kernels for training on a CPU, compiled on the machine that runs them."""
+"""C++ kernels for a CPU, compiled on the machine that runs them."""

@@ -188,12 +188,17 @@ class Library:
         stretch: Float[Tensor, " D"],
         candidates: int,
         k: int,
+        rounded: Rounded | None = None,
     ) -> Search:
-        """The k largest: of all latents, by bfloat16; or of so many candidates (not 0), by bytes."""
+        """The k largest: of all latents, by bfloat16; or of so many candidates (not 0), by bytes.
+
+        Args:
+            rounded: what `rounded_latents` gives of W, the stretch and the same kind; None: made now.
+        """
         n_tokens, width = x_TD.shape
         as_bytes = int(candidates > 0)
-        lanes = -(-width // (4 if as_bytes else 2))
-        latents = self._rounded_latents(W_FD, stretch, lanes, as_bytes)
+        latents = rounded or self.rounded_latents(W_FD, stretch=stretch, as_bytes=candidates > 0)
+        lanes = _lanes(width, as_bytes=candidates > 0)
         tokens = Rounded(torch.empty(n_tokens, lanes, dtype=torch.int32), *torch.empty(3, n_tokens))
         offset = torch.empty(n_tokens, dtype=torch.int32)
         made = (tokens.lanes, tokens.scale, tokens.length, tokens.rounding, offset)
@@ -209,16 +214,24 @@ class Library:
         self._call("search_topk", x_TD, W_FD, b, *made, *panels, *sizes, found.latent, found.value, found.unsure)
         return found
 
-    def _rounded_latents(self, W_FD: Tensor, stretch: Tensor, lanes: int, as_bytes: int) -> Rounded:
+    def rounded_latents(
+        self, W_FD: Float[Tensor, "F D"], *, stretch: Float[Tensor, " D"], as_bytes: bool
+    ) -> Rounded:
+        """Rows of W, each dimension times stretch, as `search_topk` reads them."""
         n_latents, width = W_FD.shape
+        lanes = _lanes(width, as_bytes=as_bytes)
         padded = -(-n_latents // PANEL) * PANEL
         made = Rounded(torch.empty(padded * lanes, dtype=torch.int32), *torch.zeros(3, padded))
         outputs = (made.lanes, made.scale, made.length, made.rounding)
-        self._call("pack_latents", W_FD, stretch, n_latents, width, lanes, as_bytes, *outputs)
+        self._call("pack_latents", W_FD, stretch, n_latents, width, lanes, int(as_bytes), *outputs)
         return made
 
     def _call(self, name: str, *arguments: Tensor | float | None) -> None:
         self._calls[name](*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+
+
+def _lanes(width: int, *, as_bytes: bool) -> int:
+    return -(-width // (4 if as_bytes else 2))
 
 
 _library: Library | None = None
