@@ -9,6 +9,7 @@ from flows.work import at_work
 from saeops.params import Selection, load_params, write_selection
 from tasks.bench import bench
 from tasks.bundle import bundle
+from tasks.controls import controls
 from tasks.diagnose import diagnose
 from tasks.harvest import harvest
 from tasks.label import label
@@ -28,7 +29,8 @@ def build(root: Path, selection: Selection) -> State[None]:
     with at_work("build", root, params) as checkout:
         activations = harvest(checkout)
         sae = train(checkout, activations)
-        measured = diagnose(checkout, sae)
+        beside = controls(checkout, activations)
+        measured = diagnose(checkout, sae, beside)
         labels = label(checkout, measured.catalog)
         effects = bench(checkout, labels)
         bundle(checkout, labels, effects)

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from saeops.activations.policy import TokenPolicy
 from saeops.activations.split import SplitFractions
 from saeops.config import Frozen
-from saeops.diagnostics.config import DiagnoseConfig
+from saeops.diagnostics.config import ControlsConfig, DiagnoseConfig
 from saeops.digests import digest_json
 from saeops.errors import ParamsInvalid
 from saeops.files import write_atomic
@@ -141,6 +141,7 @@ class Params(Frozen):
     corpus: CorpusParams = CorpusParams()
     harvest: HarvestParams = HarvestParams()
     train: TrainParams = TopKTrain()
+    controls: ControlsConfig = ControlsConfig()
     diagnose: DiagnoseConfig = DiagnoseConfig()
     label: LabelConfig = LabelConfig()
     bench: BenchConfig = BenchConfig()

@@ -5,9 +5,11 @@ Shape letters: B window, W position in a window, D d_model, V vocabulary, F late
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from saeops.digests import digest_json
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -34,6 +36,11 @@ class ModelIdentity:
 
     def to_json(self) -> dict[str, Any]:
         return dict(self.__dict__)
+
+    def randomly_initialised(self, seed: int) -> "ModelIdentity":
+        """That of a copy of the same architecture whose weights are drawn by this seed."""
+        digest = digest_json({"model": self.digest, "random_init": seed})
+        return replace(self, ref=f"{self.ref} with random weights of seed {seed}", digest=digest)
 
 
 Edit = Callable[["Float[Tensor, 'B W D']"], "Float[Tensor, 'B W D']"]

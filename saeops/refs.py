@@ -74,48 +74,63 @@ class Workspace(Frozen):
     """The folders of one checkout: `artifacts/<stage>` as dvc.yaml names them."""
 
     root: Path
+    folder: Path = Path("artifacts")
+    """Where under the root stages leave what they make."""
+    activations_folder: Path = Path("artifacts")
+    """Where under the root the activation set lies."""
 
     @property
     def activations(self) -> Path:
-        return self.root / "artifacts" / "activations"
+        return self.root / self.activations_folder / "activations"
 
     @property
     def sae(self) -> Path:
-        return self.root / "artifacts" / "sae"
+        return self.root / self.folder / "sae"
 
     @property
     def sweep(self) -> Path:
         """Several SAEs, from `saeops sweep`."""
-        return self.root / "artifacts" / "sweep"
+        return self.root / self.folder / "sweep"
+
+    @property
+    def controls(self) -> Path:
+        """SAEs to compare with, from `saeops controls`."""
+        return self.root / self.folder / "controls"
+
+    def control(self, name: str, *, same_activations: bool) -> "Workspace":
+        """One control's own folders, with its own activation set or that of the dictionary."""
+        folder = self.folder / "controls" / name
+        reads = self.activations_folder if same_activations else folder
+        return Workspace(root=self.root, folder=folder, activations_folder=reads)
 
     @property
     def diagnostics(self) -> Path:
-        return self.root / "artifacts" / "diagnostics"
+        return self.root / self.folder / "diagnostics"
 
     @property
     def catalog(self) -> Path:
-        return self.root / "artifacts" / "catalog"
+        return self.root / self.folder / "catalog"
 
     @property
     def labels(self) -> Path:
-        return self.root / "artifacts" / "labels"
+        return self.root / self.folder / "labels"
 
     @property
     def effects(self) -> Path:
-        return self.root / "artifacts" / "effects"
+        return self.root / self.folder / "effects"
 
     @property
     def bundle(self) -> Path:
-        return self.root / "artifacts" / "bundle"
+        return self.root / self.folder / "bundle"
 
     @property
     def reviewed(self) -> Path:
         """The bundle with people's decisions sealed in."""
-        return self.root / "artifacts" / "reviewed"
+        return self.root / self.folder / "reviewed"
 
     @property
     def report(self) -> Path:
-        return self.root / "artifacts" / "report"
+        return self.root / self.folder / "report"
 
     def work(self, stage: str, inputs_digest: str) -> Path:
         """Where an unfinished stage keeps what it has; another `inputs_digest` starts afresh."""

@@ -10,7 +10,7 @@ import fcntl
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from saeops.adapters.mlflow import MlflowTracker, NullTracker
+    from saeops.dictionary.inspect import Inspected
     from saeops.promotion.protocol import Author
     from saeops.promotion.verdict import Verdict
     from saeops.review.ledger import LedgerEntry
@@ -59,18 +60,30 @@ class Services:
         self.space = Workspace(root=settings.root)
         self.parent_run = parent_run
         self._quiet = quiet
-        self._models: dict[ModelParams, LanguageModel] = {}
+        self._models: dict[tuple[ModelParams, int | None], LanguageModel] = {}
 
     # ── clients ─────────────────────────────────────────────────────────────
 
     def model(self, params: ModelParams) -> LanguageModel:
         """The language model, loaded once."""
-        if params not in self._models:
-            from saeops.adapters.models import load_model
+        from saeops.adapters.models import load_model
 
-            located = params.model_copy(update={"ref": self._located(params.ref)})
-            self._models[params] = load_model(located, self.settings.cache, self._say)
-        return self._models[params]
+        if (params, None) not in self._models:
+            self._models[params, None] = load_model(self._here(params), self.settings.cache, self._say)
+        return self._models[params, None]
+
+    def random_model(self, params: Params) -> LanguageModel:
+        """A copy of the language model with weights that the seed draws, made once."""
+        from saeops.adapters.models import load_random_model
+
+        key = params.model, params.seed
+        if key not in self._models:
+            model, cache = self._here(params.model), self.settings.cache
+            self._models[key] = load_random_model(model, cache, self._say, seed=params.seed)
+        return self._models[key]
+
+    def _here(self, params: ModelParams) -> ModelParams:
+        return params.model_copy(update={"ref": self._located(params.ref)})
 
     def corpus(self, params: CorpusParams) -> Corpus:
         from saeops.adapters.corpora import open_corpus
@@ -149,6 +162,14 @@ class Services:
             self._ready_kernels(watch)
             return train.run(params, self.space, watch=watch)
 
+    def controls(self, params: Params) -> Ref:
+        from saeops.stages import controls
+
+        with self._watching("controls", params) as watch:
+            self._ready_kernels(watch)
+            model = partial(self.random_model, params)
+            return controls.run(params, self.space, random_model=model, watch=watch)
+
     def sweep(self, params: Params) -> Ref:
         from saeops.stages import sweep
 
@@ -157,24 +178,26 @@ class Services:
             return sweep.run(params, self.space, watch=watch)
 
     def _ready_kernels(self, watch: Watch) -> None:
-        """Compiled kernels for training on this machine's CPU, or a word about why there are none."""
+        """Compiled kernels for this machine's CPU, or a word about why there are none."""
         from saeops.sae.native import library
         from saeops.sae.native.build import NotBuilt
 
         found = library.enable(self.settings.cache / "kernels")
         if isinstance(found, NotBuilt):
-            watch.say(f"train: in plain torch, which is slower on a CPU ({found.reason}; see `saeops doctor`)")
+            watch.say(f"kernels: in plain torch, which is slower on a CPU ({found.reason}; see `saeops doctor`)")
 
     def diagnose(self, params: Params) -> "Diagnosed":
         from saeops.stages import diagnose
 
         with self._watching("diagnose", params) as watch:
+            self._ready_kernels(watch)
             return diagnose.run(params, self.space, model=self.model(params.model), watch=watch)
 
     def label(self, params: Params) -> Ref:
         from saeops.stages import label
 
         with self._watching("label", params) as watch:
+            self._ready_kernels(watch)
             model, llm = self.model(params.model), self.llm(params)
             return label.run(params, self.space, model=model, llm=llm, watch=watch)
 
@@ -182,6 +205,7 @@ class Services:
         from saeops.stages import bench
 
         with self._watching("bench", params) as watch:
+            self._ready_kernels(watch)
             return bench.run(params, self.space, model=self.model(params.model), watch=watch)
 
     def bundle(self, params: Params) -> Ref:
@@ -253,7 +277,7 @@ class Services:
         from saeops.sealed import open_sealed
 
         made = {}
-        for kind in ("activations", "sae", "diagnostics", "catalog", "labels", "effects", "bundle"):
+        for kind in ("activations", "sae", "controls", "diagnostics", "catalog", "labels", "effects", "bundle"):
             with contextlib.suppress(SaeopsError):
                 made[kind] = open_sealed(getattr(self.space, kind), kind=kind).digest
         return made
@@ -323,6 +347,17 @@ class Services:
 
         outcome = review.outcome(self.space.bundle, self.ledger)
         return report.summary(params, self.space, verdict=self.judge(params), review=outcome)
+
+    def inspect(
+        self, params: Params, text: str, *, reference: str | None = None, min_confidence: float | None = None
+    ) -> "Inspected":
+        """A text through the champion, or through the dictionary that `reference` means, token by token."""
+        from saeops.stages import inspect, load
+
+        meant = reference or f"{params.name}@champion"
+        dictionary = load.run(meant, store=self.store, cache=self.settings.cache)
+        model = self.model(params.model)
+        return inspect.run(text, dictionary=dictionary, model=model, min_confidence=min_confidence)
 
     # ── the registry ────────────────────────────────────────────────────────
 

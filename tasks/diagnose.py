@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @task(name="diagnose", task_run_name="diagnose {sae.digest:.12}", **RETRIED)
-def diagnose(checkout: Checkout, sae: Ref) -> "Diagnosed":
-    """Diagnostics and catalog of an SAE."""
-    made = checkout.given(sae).diagnose(checkout.params)
+def diagnose(checkout: Checkout, sae: Ref, controls: Ref) -> "Diagnosed":
+    """Diagnostics and catalog of an SAE, beside its controls."""
+    made = checkout.given(sae, controls).diagnose(checkout.params)
     show_metrics("diagnostics", read_metrics(made.diagnostics.path / "metrics.json"))
     return made

@@ -118,6 +118,7 @@ TINY: dict[str, Any] = {
         "checkpoint_every_steps": 20,
         "log_every_steps": 10,
     },
+    "controls": {"random_model_tokens": 6_000, "seeds": 1, "train_tokens": 4_000},
     "diagnose": {"fidelity_documents": 10, "resamples": 100, "top_contexts": 5, "context_tokens": 8},
     "label": {"latents": 12, "llm_latents": 2, "positives": 10, "negatives": 10, "hard_negatives": 5},
     "bench": {"latents": 2, "random_directions": 2, "neutral_documents": 2, "resamples": 100},

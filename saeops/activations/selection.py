@@ -123,6 +123,30 @@ def select(
     return Selection(_table(rows), dict(dropped), read, tokens)
 
 
+def reselect(documents: "pd.DataFrame", *, tokens: int) -> Selection:
+    """Documents of an earlier harvest for a smaller one that trains and evaluates, in the same splits.
+
+    The first eval documents take up to half of the tokens, or more where an interval needs more documents;
+    the first train documents take the rest.
+
+    Args:
+        documents: DocumentTable.
+        tokens: of the documents chosen, before the mask.
+    """
+    evaluated = _first(documents, "eval", tokens // 2, at_least=MIN_DOCUMENTS["eval"])
+    trained = _first(documents, "train", tokens - int(evaluated["n_tokens"].sum()), at_least=1)
+    chosen = documents[documents.index.isin([*trained.index, *evaluated.index])].reset_index(drop=True)
+    chosen = chosen.assign(document=np.arange(len(chosen), dtype=np.int32))
+    return Selection(chosen, dict.fromkeys(DROPPED, 0), len(documents), int(chosen["n_tokens"].sum()))
+
+
+def _first(documents: "pd.DataFrame", split: str, tokens: int, *, at_least: int) -> "pd.DataFrame":
+    """A split's documents in order, until they hold so many tokens."""
+    held = documents[documents["split"] == split]
+    before = held["n_tokens"].cumsum() - held["n_tokens"]
+    return held[(before < tokens) | (np.arange(len(held)) < at_least)]
+
+
 def text_fault(text: str, *, min_chars: int) -> str | None:
     """Why a text is no document: too short, or too many characters that no text has; None if it is one."""
     if len(text.strip()) < min_chars:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from saeops.activations.sites import Place, Structure, find_structure, hidden_of, resolve, with_hidden
@@ -45,17 +45,41 @@ def load_model(
     return TransformersModel(resolve_model(params, cache, say), device=params.device, dtype=params.dtype)
 
 
-class TransformersModel:
-    """A causal language model of transformers behind the port LanguageModel."""
+def load_random_model(
+    params: ModelParams, cache: Path, say: Callable[[str], None] = lambda _: None, *, seed: int
+) -> "TransformersModel":
+    """A copy of the model that `params.ref` names with the same tokenizer and weights that were never trained.
 
-    def __init__(self, folder: ModelFolder, *, device: str = "auto", dtype: str = "float32") -> None:
+    Weights are drawn as the architecture's own initialisation draws them, on the CPU, so that
+    one seed gives the same weights on every device. The control of Heap et al. 2025, arXiv 2501.17727.
+
+    Raises:
+        ModelUnavailable, ToolMissing, SiteUnknown: as `load_model`.
+    """
+    folder = resolve_model(params, cache, say)
+    return TransformersModel(folder, device=params.device, dtype=params.dtype, random_init=seed)
+
+
+class TransformersModel:
+    """A causal language model of transformers behind the port LanguageModel.
+
+    Args:
+        random_init: seed of random weights in the place of the trained ones.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        random_init: int | None = None,
+    ) -> None:
         self.device = _device(device)
         transformers_logging.disable_progress_bar()
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                folder.path, local_files_only=True, use_safetensors=True, dtype=getattr(torch, dtype)
-            )
+            self._model: Any = _weights(folder.path, getattr(torch, dtype), random_init)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelUnavailable(
                 f"transformers cannot load {folder.ref}: {error}",
@@ -70,7 +94,7 @@ class TransformersModel:
         marked = {index for index, token in added.items() if token.special}
         self.special_ids: frozenset[int] = frozenset(self._tokenizer.all_special_ids) | marked
         unembedding = self._model.get_output_embeddings().weight
-        self.identity = ModelIdentity(
+        identity = ModelIdentity(
             ref=folder.ref,
             digest=folder.digest,
             architecture=type(self._model).__name__,
@@ -78,6 +102,7 @@ class TransformersModel:
             d_model=int(unembedding.shape[1]),
             vocabulary=int(unembedding.shape[0]),
         )
+        self.identity = identity if random_init is None else identity.randomly_initialised(random_init)
 
     def width(self, site: str) -> int:
         """Width of a site's activations, seen in a pass over one token.
@@ -256,6 +281,17 @@ class TransformersModel:
         return self.encode(
             self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         )
+
+
+def _weights(folder: Path, dtype: torch.dtype, random_init: int | None) -> Any:
+    if random_init is None:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+        )
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_init)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def _common_start(rows: Sequence[Sequence[int]]) -> int:

@@ -41,6 +41,12 @@ def train(root: Root = Path(), profile: Profile = None, overrides: Set = None, a
 
 
 @app.command(rich_help_panel=STAGES)
+def controls(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Train SAEs to compare with, of a model with random weights and of other seeds, in artifacts/controls."""
+    _run_stage("controls", root, profile, overrides, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
 def sweep(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
     """Train the SAEs of train.sweep over one pass of the data and compare them, in artifacts/sweep."""
     import json

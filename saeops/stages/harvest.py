@@ -1,7 +1,7 @@
 """Harvest: documents → windows → one forward pass each → masked activations in shards."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from saeops.activations.reader import ActivationSet
 from saeops.activations.schema import (
     DOCUMENTS,
     KIND,
@@ -21,7 +22,7 @@ from saeops.activations.schema import (
     concatenate,
     in_order,
 )
-from saeops.activations.selection import Choice, Selection, Tokenizer, select
+from saeops.activations.selection import Choice, Selection, Tokenizer, reselect, select
 from saeops.activations.split import SPLITS
 from saeops.activations.store import Pieces, ShardFacts, stored_as, write_shard
 from saeops.activations.windows import (
@@ -73,25 +74,60 @@ def run(params: Params, space: Workspace, *, model: LanguageModel, corpus: Corpu
         DiskFull: no space is left; finished shards are kept.
         FolderDamaged: the finished set of these inputs has changed since it was sealed.
     """
+    source = _Source(
+        _inputs(params, model, corpus),
+        corpus.identity,
+        lambda pieces: _choose(pieces, params, model, corpus, watch),
+    )
+    return _made(params, space, model=model, source=source, watch=watch)
+
+
+def run_again(params: Params, space: Workspace, *, acts: ActivationSet, model: LanguageModel, watch: Watch) -> Ref:
+    """Harvest `params.harvest.tokens` tokens of an earlier set's train and eval documents with another model.
+
+    Both models have one tokenizer: the documents are read as the set holds them, so they are the same tokens
+    in the same splits. Killed and rerun as `run`, with the same errors.
+    """
+    documents = {"sha256": acts.sealed.files[DOCUMENTS]["sha256"]}
+    source = _Source(
+        _inputs_but_corpus(params, model) | {"documents": documents},
+        acts.sealed.summary["corpus"],
+        lambda pieces: _choose_again(pieces, acts, params.harvest.tokens),
+    )
+    return _made(params, space, model=model, source=source, watch=watch)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a harvest's documents come from."""
+
+    inputs: Mapping[str, Any]
+    """Everything that determines the set."""
+    corpus: Mapping[str, Any]
+    """The corpus's identity."""
+    choose: Callable[[Pieces], Selection]
+
+
+def _made(params: Params, space: Workspace, *, model: LanguageModel, source: _Source, watch: Watch) -> Ref:
+    """The sealed set of this source: the one that stands, or one harvested now."""
     widths = {site: model.width(site) for site in params.harvest.sites}
     check_against_model(params, d_model=model.width(params.train.site))
-    inputs = _inputs(params, model, corpus)
-    work = space.work("harvest", digest_json(inputs))
-    done = kept(space.activations, kind=KIND, inputs=inputs)
+    work = space.work("harvest", digest_json(source.inputs))
+    done = kept(space.activations, kind=KIND, inputs=source.inputs)
     if done is not None:
         shutil.rmtree(work, ignore_errors=True)
         watch.say("harvest: nothing changed, the activations are kept")
         return Ref.of(done)
     pieces = Pieces(work)
     pieces.tidy()
-    chosen = _choose(pieces, params, model, corpus, watch)
+    chosen = source.choose(pieces)
     limits, shards = _harvest(pieces, params, model, chosen, watch)
     write_table(_shard_table(shards), pieces.files / SHARDS, ShardTable, rows=len(shards))
-    summary = _summary(params, model, corpus, chosen, shards, widths, limits)
-    seal(pieces.files, kind=KIND, version=VERSION, inputs=inputs, summary=summary)
+    summary = _summary(params, model, source.corpus, chosen, shards, widths, limits)
+    seal(pieces.files, kind=KIND, version=VERSION, inputs=source.inputs, summary=summary)
     publish_folder(pieces.files, space.activations)
     shutil.rmtree(work, ignore_errors=True)
-    sealed = kept(space.activations, kind=KIND, inputs=inputs)
+    sealed = kept(space.activations, kind=KIND, inputs=source.inputs)
     assert sealed is not None
     watch.metrics({f"tokens_{split}": float(count) for split, count in summary["tokens"].items()})
     watch.metrics({f"documents_{split}": float(count) for split, count in summary["documents"].items()})
@@ -100,11 +136,16 @@ def run(params: Params, space: Workspace, *, model: LanguageModel, corpus: Corpu
 
 def _inputs(params: Params, model: LanguageModel, corpus: Corpus) -> dict[str, Any]:
     """Everything that determines the set; places and addresses are left out."""
+    return _inputs_but_corpus(params, model) | {
+        "corpus": dict(corpus.identity),
+        "corpus_params": params.corpus.model_dump(mode="json", exclude={"source", "path"}),
+    }
+
+
+def _inputs_but_corpus(params: Params, model: LanguageModel) -> dict[str, Any]:
     return {
         "model": model.identity.digest,
         "model_dtype": params.model.dtype,
-        "corpus": dict(corpus.identity),
-        "corpus_params": params.corpus.model_dump(mode="json", exclude={"source", "path"}),
         "harvest": params.harvest.model_dump(mode="json"),
         "seed": params.seed,
     }
@@ -131,6 +172,12 @@ def _choose(pieces: Pieces, params: Params, model: LanguageModel, corpus: Corpus
         note = {"dropped": chosen.dropped, "read": chosen.read, "tokens": chosen.tokens}
         pieces.finish("documents", {DOCUMENTS: digest_file(path)}, note)
     return Selection(documents=read_table(path, DocumentTable), **note)
+
+
+def _choose_again(pieces: Pieces, acts: ActivationSet, tokens: int) -> Selection:
+    chosen = reselect(acts.documents, tokens=tokens)
+    write_table(chosen.documents, pieces.files / DOCUMENTS, DocumentTable)
+    return chosen
 
 
 def _choice(params: Params) -> Choice:
@@ -285,7 +332,7 @@ def _shard_table(shards: Sequence[ShardFacts]) -> "pd.DataFrame":
 def _summary(
     params: Params,
     model: LanguageModel,
-    corpus: Corpus,
+    corpus: Mapping[str, Any],
     chosen: Selection,
     shards: Sequence[ShardFacts],
     widths: Mapping[str, int],
@@ -311,7 +358,7 @@ def _summary(
         "documents_total": len(chosen.documents),
         "documents_read": chosen.read,
         "dropped": {**chosen.dropped, "outlier_tokens": sum(shard.outliers for shard in first)},
-        "corpus": dict(corpus.identity),
+        "corpus": dict(corpus),
     }
 
 

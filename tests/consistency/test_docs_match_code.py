@@ -14,7 +14,7 @@ from saeops.params import Params
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-STAGES = ["harvest", "train", "diagnose", "label", "bench", "bundle"]
+STAGES = ["harvest", "train", "controls", "diagnose", "label", "bench", "bundle"]
 
 
 def verbs(group: typer.main.TyperGroup | None = None, prefix: str = "") -> set[str]:

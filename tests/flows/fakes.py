@@ -57,6 +57,9 @@ class ScriptedServices(Services):
     def train(self, params: Params) -> Ref:
         return self._make("train", self.space.sae)
 
+    def controls(self, params: Params) -> Ref:
+        return self._make("controls", self.space.controls)
+
     def diagnose(self, params: Params) -> Diagnosed:
         return Diagnosed(self._make("diagnose", self.space.diagnostics), sealed_folder(self.space.catalog))
 

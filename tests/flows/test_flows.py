@@ -29,7 +29,7 @@ from tests.flows.fakes import scripted, sealed_folder, verdict_of
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
-STAGES = ["harvest", "train", "diagnose", "label", "bench", "bundle"]
+STAGES = ["harvest", "train", "controls", "diagnose", "label", "bench", "bundle"]
 REVIEW_OPEN: dict[str, GateOutcome] = {
     "explained_variance": "pass",
     "review": "inconclusive",

@@ -79,7 +79,7 @@ def test_the_first_build_waits_with_everything_versioned_and_tracked(checkout: P
     assert list(at_work.space.report.glob("*.html"))
     connection = at_work.tracker._connection
     runs = {r.info.run_name: r for r in connection.client.search_runs([connection.experiment_id])}
-    assert {"build", "harvest", "train", "diagnose", "label", "bench", "bundle"} <= set(runs)
+    assert {"build", "harvest", "train", "controls", "diagnose", "label", "bench", "bundle"} <= set(runs)
     parents = {r.data.tags.get("mlflow.parentRunId") for stage, r in runs.items() if stage != "build"}
     assert parents == {runs["build"].info.run_id}
     assert {r.info.status for r in runs.values()} == {"FINISHED"}
@@ -109,7 +109,7 @@ def test_rollback_without_an_earlier_champion_is_refused(checkout: Path) -> None
 
 
 def digests(root: Path) -> dict[str, str]:
-    kinds = ["activations", "sae", "diagnostics", "catalog", "labels", "effects", "bundle"]
+    kinds = ["activations", "sae", "controls", "diagnostics", "catalog", "labels", "effects", "bundle"]
     return {kind: open_sealed(root / "artifacts" / kind, kind=kind).digest for kind in kinds}
 
 
