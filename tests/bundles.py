@@ -24,6 +24,7 @@ from tests.tiny import RecordingWatch
 
 NAME = "tiny/blocks.1.resid_post"
 D, F, LABELLED = 8, 16, 10
+MODEL = "m" * 64
 NOW = datetime.datetime(2026, 3, 1, 12, 0, tzinfo=datetime.UTC)
 
 
@@ -44,20 +45,31 @@ def tiny_params(**sections: Any) -> Params:
     )
 
 
-def tiny_bundle(root: Path, seed: int = 0, *, params: Params | None = None, ev: float = 0.8) -> Bundle:
+def tiny_bundle(
+    root: Path,
+    seed: int = 0,
+    *,
+    params: Params | None = None,
+    ev: float = 0.8,
+    width: int = D,
+    model: str = MODEL,
+) -> Bundle:
     """A finished `artifacts/bundle` under `root`, made from parts that differ by seed."""
     params = params or tiny_params()
     space = Workspace(root=root)
-    write_parts(space, params, seed=seed, ev=ev)
+    write_parts(space, params, seed=seed, ev=ev, width=width, model=model)
     bundle_stage.run(params, space, watch=RecordingWatch())
     return open_bundle(space.bundle)
 
 
-def write_parts(space: Workspace, params: Params, *, seed: int = 0, ev: float = 0.8) -> None:
+def write_parts(
+    space: Workspace, params: Params, *, seed: int = 0, ev: float = 0.8, width: int = D, model: str = MODEL
+) -> None:
     """Everything the bundle stage reads, sealed as the stages before it would."""
-    acts = _activations(space, params, seed)
+    acts = _activations(space, params, seed, {"digest": model, "d_model": width})
     made = {"activations": acts.digest, "seed": params.seed}
-    sae = _sae(space, params, seed, made)
+    sae = _sae(space, params, seed, made, width)
+    _controls(space, params, made)
     made["sae"] = sae.digest
     _diagnostics(space, params, made, ev)
     catalog = _catalog(space, made, seed)
@@ -65,11 +77,11 @@ def write_parts(space: Workspace, params: Params, *, seed: int = 0, ev: float = 
     _effects(space, made | {"labels": labels.digest})
 
 
-def _activations(space: Workspace, params: Params, seed: int) -> Sealed:
+def _activations(space: Workspace, params: Params, seed: int, model: dict[str, Any]) -> Sealed:
     space.activations.mkdir(parents=True)
     (space.activations / "shard.bin").write_bytes(bytes([seed]) * 32)
     summary = {
-        "model": {"digest": "m" * 64, "d_model": D},
+        "model": model,
         "corpus": {"source": "test"},
         "policy": params.harvest.policy.model_dump(mode="json"),
     }
@@ -77,13 +89,19 @@ def _activations(space: Workspace, params: Params, seed: int) -> Sealed:
     return seal(space.activations, kind="activations", version=1, inputs=inputs, summary=summary)
 
 
-def _sae(space: Workspace, params: Params, seed: int, made: dict[str, Any]) -> Sealed:
+def _sae(space: Workspace, params: Params, seed: int, made: dict[str, Any], width: int) -> Sealed:
     generator = torch.Generator().manual_seed(seed)
-    W_dec = torch.nn.functional.normalize(torch.randn(F, D, generator=generator), dim=1)
-    meta = SaeMeta(variant="topk", site=params.train.site, d_model=D, d_sae=F, k=4)
-    Sae(W_dec.T.contiguous(), torch.zeros(F), W_dec, torch.zeros(D), None, meta).save(space.sae)
+    W_dec = torch.nn.functional.normalize(torch.randn(F, width, generator=generator), dim=1)
+    meta = SaeMeta(variant="topk", site=params.train.site, d_model=width, d_sae=F, k=4)
+    Sae(W_dec.T.contiguous(), torch.zeros(F), W_dec, torch.zeros(width), None, meta).save(space.sae)
     inputs = made | {"train": params.train.model_dump(mode="json")}
     return seal(space.sae, kind="sae", version=1, inputs=inputs, summary={})
+
+
+def _controls(space: Workspace, params: Params, made: dict[str, Any]) -> Sealed:
+    space.controls.mkdir(parents=True)
+    inputs = made | {"controls": params.controls.model_dump(mode="json")}
+    return seal(space.controls, kind="controls", version=1, inputs=inputs, summary={"random_model": None, "seeds": {}})
 
 
 def _diagnostics(space: Workspace, params: Params, made: dict[str, Any], ev: float) -> Sealed:
@@ -100,6 +118,7 @@ def _catalog(space: Workspace, made: dict[str, Any], seed: int) -> Sealed:
             "latent": range(F),
             "density": [0.01 * (i + 1) for i in range(F)],
             "mean_activation": [1.0 + seed] * F,
+            "max_activation": [10.0 + seed] * F,
         }
     )
     table.to_parquet(space.catalog / "latents.parquet")

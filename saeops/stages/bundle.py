@@ -23,13 +23,14 @@ from saeops.sealed import Sealed, kept, open_sealed, verify
 MADE_BY = {
     "activations": "saeops harvest",
     "sae": "saeops train",
+    "controls": "saeops controls",
     "diagnostics": "saeops diagnose",
     "catalog": "saeops diagnose",
     "labels": "saeops label",
     "effects": "saeops bench",
 }
 
-SECTIONS = ("seed", "harvest", "train", "diagnose", "label", "bench")
+SECTIONS = ("seed", "harvest", "train", "controls", "diagnose", "label", "bench")
 """Params that a stage records in its inputs as they stand in params.yaml."""
 
 
@@ -68,9 +69,10 @@ def check_parts(parts: Mapping[str, Sealed], params: Params) -> None:
     sections = params.model_dump(mode="json")
     for part in parts.values():
         for key, value in part.inputs.items():
-            if key in parts and value != parts[key].digest:
+            # `controls` is a folder and a section: digests are text, and no section is.
+            if isinstance(value, str) and key in parts and value != parts[key].digest:
                 raise _out_of_date(part, f"was made from another {key} than the one in {parts[key].path}")
-            if key in SECTIONS and not _holds(value, sections[key]):
+            if not isinstance(value, str) and key in SECTIONS and not _holds(value, sections[key]):
                 raise _out_of_date(part, f"was made under other params ({key})")
 
 
@@ -90,8 +92,8 @@ def _out_of_date(part: Sealed, what: str) -> ModelMismatch:
 
 def _open(space: Workspace, kind: str) -> Sealed:
     folder: Path = getattr(space, kind)
-    # The activation set stays outside the bundle: its digest vouches for it without reading gigabytes.
-    check = open_sealed if kind == "activations" else verify
+    # Activations stay outside the bundle: a digest vouches for them without reading gigabytes.
+    check = open_sealed if kind in ("activations", "controls") else verify
     return check(folder, kind=kind, made_by=MADE_BY[kind])
 
 

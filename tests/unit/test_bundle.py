@@ -110,6 +110,17 @@ def test_parts_made_under_other_params_are_refused(tmp_path: Path):
         bundle_stage.run(changed, space, watch=RecordingWatch())
 
 
+def test_controls_made_under_other_params_or_beside_other_activations_are_refused(tmp_path: Path):
+    space = Workspace(root=tmp_path)
+    write_parts(space, tiny_params())
+    with pytest.raises(ModelMismatch, match=r"controls was made under other params \(controls\)"):
+        bundle_stage.run(tiny_params(controls={"seeds": 3}), space, watch=RecordingWatch())
+    inputs = dict(open_sealed(space.controls, kind="controls").inputs) | {"activations": "0" * 64}
+    seal(space.controls, kind="controls", version=1, inputs=inputs, summary={})
+    with pytest.raises(ModelMismatch, match=r"another activations.*\n.*saeops controls"):
+        bundle_stage.run(tiny_params(), space, watch=RecordingWatch())
+
+
 def test_a_damaged_part_is_refused(tmp_path: Path):
     space = Workspace(root=tmp_path)
     write_parts(space, tiny_params())

@@ -61,7 +61,7 @@ class KillingAt(KillingWatch):
 
 
 def params_for(**changes: Any) -> Params:
-    chosen = {"random_model_tokens": 6000, "seeds": 1, "train_tokens": 256 * 8, **changes}
+    chosen = {"random_model_tokens": 4000, "seeds": 1, "train_tokens": 256 * 8, **changes}
     return tiny_params(controls=chosen, train={"checkpoint_every_steps": 3})
 
 
