@@ -213,38 +213,51 @@ class _Ratios:
             variance_R = n / (n - 1) * np.einsum("rc,rcd,rd->r", lever_RC, square_RCC, lever_RC)
             shift.append(moved_RK @ self.weight_K)
             error.append(np.sqrt(np.maximum(variance_R, 0)))
-        return _quotients(np.concatenate(shift), np.concatenate(error), least=1e-6 * self.error())
+        return quotients(np.concatenate(shift), np.concatenate(error), error=self.error())
 
 
-def _quotients(shift_R: Float[Array, " R"], error_R: Float[Array, " R"], *, least: float) -> Float[Array, " R"]:
-    """shift / error; a resample whose units are all alike says only that the figure may be as far off as any."""
-    spread = error_R > least
+def quotients(shift_R: Float[Array, " R"], error_R: Float[Array, " R"], *, error: float) -> Float[Array, " R"]:
+    """Each resample's shift in units of its own standard error.
+
+    A resample whose units are all but alike, measured by the figure's own
+    `error`, says only that the figure may be as far off as any other says.
+    """
+    spread = error_R > 1e-6 * error
     t_R = np.divide(shift_R, error_R, out=np.zeros_like(shift_R), where=spread)
     farthest = float(np.abs(t_R).max(initial=0.0))
     return np.where(spread, t_R, np.sign(shift_R) * farthest)
 
 
+def studentised_interval(
+    point: float, error: float, t_R: Float[Array, " R"], *, n: int, unit: str, level: float
+) -> Interval:
+    """The bootstrap-t (Hall 1988, Annals of Statistics 16:927), its quantiles halfway to its symmetric form's.
+
+    Args:
+        error: the figure's standard error.
+        t_R: `quotients` of its resamples.
+    """
+    tail = (1 - level) / 2
+    left, right = np.quantile(t_R, [tail, 1 - tail])
+    both = np.quantile(np.abs(t_R), level)
+    low, high = point - (right + both) / 2 * error, point - (left - both) / 2 * error
+    return Interval(point, float(low), float(high), n, unit, level)
+
+
 def _studentised(
     terms: Sequence[tuple[float, UnitSums]], *, resamples: int, seed: int, unit: str, level: float
 ) -> Interval:
-    """The bootstrap-t (Hall 1988, Annals of Statistics 16:927) with quantiles halfway to its symmetric form's."""
     n = len(terms[0][1].numerator)
     if n == 0 or any(sums.denominator.sum() == 0 for _, sums in terms):
         return Interval(0.0, None, None, n, unit, level, note="nothing to divide by")
     ratios = _Ratios.of(terms)
-
-    def unbounded(note: str) -> Interval:
-        return Interval(ratios.point, None, None, n, unit, level, note)
-
     if n < MIN_UNITS:
-        return unbounded(f"fewer than {MIN_UNITS} {unit}")
-    error, tail = ratios.error(), (1 - level) / 2
+        return Interval(ratios.point, None, None, n, unit, level, note=f"fewer than {MIN_UNITS} {unit}")
+    error = ratios.error()
     if error <= ROUNDING * ratios.size:
         return Interval(ratios.point, ratios.point, ratios.point, n, unit, level, note=f"all {unit} alike")
     t_R = ratios.t(resamples=resamples, seed=seed) if np.isfinite(error) else np.empty(0)
-    if len(t_R) < (1 - tail) * resamples:
-        return unbounded(f"too few of the {unit} carry the denominator: it may as well be 0")
-    left, right = np.quantile(t_R, [tail, 1 - tail])
-    both = np.quantile(np.abs(t_R), level)
-    low, high = ratios.point - (right + both) / 2 * error, ratios.point - (left - both) / 2 * error
-    return Interval(ratios.point, float(low), float(high), n, unit, level)
+    if len(t_R) < (1 + level) / 2 * resamples:
+        note = f"too few of the {unit} carry the denominator: it may as well be 0"
+        return Interval(ratios.point, None, None, n, unit, level, note)
+    return studentised_interval(ratios.point, error, t_R, n=n, unit=unit, level=level)

@@ -78,7 +78,7 @@ DENSITIES: tuple[Metric[Densities], ...] = (
         "5 % quantile over tokens of the number of latents > 0",
         _OURS,
         "[0, d_sae]",
-        lambda fired, draw: l0_quantile(fired.firing, 0.05, draw),
+        lambda fired, _: l0_quantile(fired.firing, 0.05),
     ),
     Metric(
         "l0_p50",
@@ -87,7 +87,7 @@ DENSITIES: tuple[Metric[Densities], ...] = (
         "median over tokens of the number of latents > 0",
         _OURS,
         "[0, d_sae]",
-        lambda fired, draw: l0_quantile(fired.firing, 0.5, draw),
+        lambda fired, _: l0_quantile(fired.firing, 0.5),
     ),
     Metric(
         "l0_p95",
@@ -96,7 +96,7 @@ DENSITIES: tuple[Metric[Densities], ...] = (
         "95 % quantile over tokens of the number of latents > 0",
         _OURS,
         "[0, d_sae]",
-        lambda fired, draw: l0_quantile(fired.firing, 0.95, draw),
+        lambda fired, _: l0_quantile(fired.firing, 0.95),
     ),
     Metric(
         "l0_p99",
@@ -105,7 +105,7 @@ DENSITIES: tuple[Metric[Densities], ...] = (
         "99 % quantile over tokens of the number of latents > 0",
         _OURS,
         "[0, d_sae]",
-        lambda fired, draw: l0_quantile(fired.firing, 0.99, draw),
+        lambda fired, _: l0_quantile(fired.firing, 0.99),
     ),
     Metric(
         "dead_fraction",

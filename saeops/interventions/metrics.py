@@ -6,9 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
+from saeops.interventions.crossed import crossed_interval
 from saeops.interventions.effects import LatentEffects, Paired, SteerEffects
 from saeops.interventions.tabulate import (
-    crossed_interval,
     difference,
     over_latents,
     over_units,
@@ -54,6 +54,11 @@ class Benched:
 
 def _over(rows: Sequence[Sequence[float] | Array], unit: str, draw: Bootstrap) -> Interval:
     return crossed_interval(np.array(rows), unit=unit, resamples=draw.resamples, seed=draw.seed)
+
+
+def _over_latents(rows: Sequence[Sequence[float] | Array], draw: Bootstrap) -> Interval:
+    """Of each latent's own mean: latents have contexts of their own, which no other shares."""
+    return over_latents([float(np.mean(row)) for row in rows], resamples=draw.resamples, seed=draw.seed)
 
 
 def _beats(differences: Sequence[Array], draw: Bootstrap) -> Interval:
@@ -129,7 +134,7 @@ ABLATION: tuple[Metric[Benched], ...] = (
         " when it is ablated",
         _OURS,
         "(−∞, ∞)",
-        lambda b, draw: over_latents([float(np.mean(e.ablate_target.effect)) for e in b.effects], **vars(draw)),
+        lambda b, draw: _over_latents([e.ablate_target.effect for e in b.effects], draw),
     ),
     Metric(
         "ablation_vs_random_nats",

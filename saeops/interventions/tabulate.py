@@ -50,28 +50,6 @@ def spearman(x_S: Sequence[float], y_RS: Float[Array, "R S"]) -> Float[Array, " 
     return np.divide(y @ x, scale, out=np.zeros(len(y)), where=scale > 0)
 
 
-def crossed_interval(
-    values_LU: Float[Array, "L U"], *, unit: str, resamples: int, seed: int, level: float = 0.95
-) -> Interval:
-    """The mean over latents and units, resampling both (Owen 2007, the pigeonhole bootstrap)."""
-    if values_LU.size == 0:
-        return Interval(0.0, None, None, len(values_LU), "latents", level, note=f"no {unit}")
-    L, U = values_LU.shape
-    latents_RL = resample_counts(L, resamples=resamples, seed=seed)
-    units_RU = resample_counts(U, resamples=resamples, seed=seed + 1)
-    draws_R = np.einsum("rl,lu,ru->r", latents_RL, values_LU, units_RU, optimize=True) / (L * U)
-    return _over_both(float(values_LU.mean()), draws_R, latents=L, units=U, unit=unit, level=level)
-
-
-def _over_both(
-    point: float, draws_R: Float[Array, " R"], *, latents: int, units: int, unit: str, level: float = 0.95
-) -> Interval:
-    if units < MIN_UNITS:
-        note = f"fewer than {MIN_UNITS} {unit}"
-        return Interval(point, None, None, latents, "latents", level, note=note)
-    return percentile_interval(point, draws_R, n=latents, unit="latents", level=level)
-
-
 def over_latents(values: Sequence[float], *, resamples: int, seed: int) -> Interval:
     """The mean of one value a latent, resampled over latents."""
     return over_units(np.array(values), resamples=resamples, seed=seed, unit="latents")
@@ -86,7 +64,9 @@ def pooled_rho(effects: Sequence[LatentEffects], *, resamples: int, seed: int) -
     rho_RL = np.stack([_rho(e, units_RU, _effect) for e in effects], axis=1)
     point = float(np.mean([_rho(e, everyone_1U, _effect) for e in effects]))
     draws_R = (latents_RL * rho_RL).sum(axis=1) / len(effects)
-    return _over_both(point, draws_R, latents=len(effects), units=prompts, unit="prompts")
+    if prompts < MIN_UNITS:
+        return Interval(point, None, None, len(effects), "latents", note=f"fewer than {MIN_UNITS} prompts")
+    return percentile_interval(point, draws_R, n=len(effects), unit="latents")
 
 
 def _latent_rows(effects: LatentEffects, *, resamples: int, seed: int) -> list[dict[str, Any]]:

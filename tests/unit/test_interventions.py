@@ -11,12 +11,13 @@ from saeops.activations.policy import TokenPolicy
 from saeops.activations.sites import Sites
 from saeops.adapters.models import TransformersModel, load_model
 from saeops.interventions.config import BenchConfig
+from saeops.interventions.crossed import crossed_interval
 from saeops.interventions.effects import Bench, Chosen, LatentEffects
 from saeops.interventions.hooks import clamp, random_directions, steer
 from saeops.interventions.metrics import INTERVENTIONS, METRICS, Benched
 from saeops.interventions.panel import ScoredItem
 from saeops.interventions.passes import BATCH_TOKENS, Site
-from saeops.interventions.tabulate import crossed_interval, effects_table, spearman
+from saeops.interventions.tabulate import effects_table, spearman
 from saeops.metrics import measure_all
 from saeops.params import ModelParams
 from saeops.sae.canonical import Sae, SaeMeta
