@@ -66,3 +66,9 @@ def tiny_activations(
     corpus = open_corpus(params.corpus)
     harvest.run(params, space, model=tiny_model, corpus=corpus, watch=RecordingWatch())
     return ActivationSet.open(space.activations)
+
+
+@pytest.fixture(scope="session")
+def kernels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled kernels go, once a session."""
+    return tmp_path_factory.mktemp("kernels")

@@ -13,9 +13,11 @@ import pandas as pd
 from saeops.activations.reader import ActivationSet
 from saeops.activations.split import Split
 from saeops.catalog.contexts import contexts
-from saeops.catalog.gather import CodedBatch, Gathered, Wanted, favourite_tokens, gather
+from saeops.catalog.gather import Gathered, Wanted, favourite_tokens, gather
 from saeops.catalog.layout import Layout
 from saeops.catalog.logits import LogitEffects
+from saeops.catalog.neighbours import Neighbours, nearest
+from saeops.catalog.windows import CodedBatch
 from saeops.sae.canonical import Sae
 
 BATCH_TOKENS = 4096
@@ -30,6 +32,7 @@ class Catalog:
 
     gathered: Gathered
     contexts: pd.DataFrame
+    neighbours: Neighbours
     layout: Layout
 
 
@@ -42,15 +45,14 @@ def build_catalog(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Catalog:
-    """Two passes over one split and no other: what fires, then how strongly round it.
+    """One pass over one split and no other.
 
     Args:
-        advance: told the tokens done; each token counts twice.
+        advance: told the tokens done.
     """
     layout = split_layout(acts, split)
-    gathered = gather(coded(acts, sae, layout, split, advance), layout, wanted, latents=sae.meta.d_sae, seed=seed)
-    frame = contexts(gathered, coded(acts, sae, layout, split, advance), layout, wanted)
-    return Catalog(gathered, frame, layout)
+    gathered = gather(coded(acts, sae, layout, split, advance), wanted, latents=sae.meta.d_sae, seed=seed)
+    return Catalog(gathered, contexts(gathered, layout, wanted), nearest(sae.W_dec), layout)
 
 
 def split_layout(acts: ActivationSet, split: Split) -> Layout:
@@ -66,10 +68,8 @@ def coded(
 ) -> Iterator[CodedBatch]:
     """The split's codes in order, batch by batch."""
     for batch in acts.batches(sae.meta.site, split, BATCH_TOKENS):
-        yield CodedBatch(
-            layout.rows(batch.document.long().numpy(), batch.position.long().numpy()),
-            sae.encode(batch.activations),
-        )
+        row_T = layout.rows(batch.document.long().numpy(), batch.position.long().numpy())
+        yield CodedBatch(row_T, layout.window_start(row_T), sae.encode(batch.activations))
         advance(len(batch))
 
 
@@ -81,7 +81,7 @@ def latent_table(catalog: Catalog, effects: Sequence[LogitEffects], texts: Texts
     """
     gathered = catalog.gathered
     n_active = gathered.n_active_F
-    favourite = favourite_tokens(gathered.sample, catalog.layout)
+    favourite = favourite_tokens(gathered.sample.entries(), catalog.layout)
     text = dict(zip(favourite.values(), texts(list(favourite.values())), strict=True))
     columns = {
         "latent": np.arange(len(n_active), dtype=np.int32),
@@ -90,6 +90,8 @@ def latent_table(catalog: Catalog, effects: Sequence[LogitEffects], texts: Texts
         "max_activation": gathered.max_F,
         "mean_activation": (gathered.sum_F / np.maximum(n_active, 1)).astype(np.float32),
         **_effect_columns(effects, len(n_active), texts),
+        "neighbours": catalog.neighbours.latent_FN.tolist(),
+        "neighbour_cosines": catalog.neighbours.cosine_FN.tolist(),
         "top_token": [text[favourite[f]] if f in favourite else "" for f in range(len(n_active))],
     }
     return pd.DataFrame(columns)

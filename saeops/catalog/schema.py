@@ -6,7 +6,7 @@ import pandera.pandas as pa
 from pandera.typing.pandas import Series
 
 KIND = "catalog"
-VERSION = 1
+VERSION = 2
 LATENTS = "latents.parquet"
 CONTEXTS = "contexts.parquet"
 
@@ -28,6 +28,9 @@ class LatentTable(pa.DataFrameModel):
     lowered_tokens: Series[object]
     """Tokens whose logits it lowers most, strongest first."""
     lowered_logits: Series[object]
+    neighbours: Series[object]
+    """Latents whose decoder directions have the largest cosine with its own, nearest first."""
+    neighbour_cosines: Series[object]
     top_token: Series[str]
     """The token it fires on most often among its sampled firings; empty for a dead latent."""
 

@@ -1,6 +1,9 @@
-"""The strongest entries of each latent, from a stream, exactly.
+"""The best firings of each latent, from a stream, exactly, each with what the latent does round it.
 
-# F latent, n entries kept a latent, N entry of a batch (one latent firing on one token), E entry to merge
+Memory is latents × what is kept, however many tokens pass. The compiled kernel (saeops/sae/native/strongest.cpp)
+does the same as `keep`.
+
+# F latent, S slot kept a latent, W token shown, T token, N entry (one latent firing on one token), E kept entry
 """
 
 from dataclasses import dataclass
@@ -13,36 +16,106 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
+class Fired:
+    """Every firing on some consecutive tokens that make whole windows."""
+
+    latent: Int[Array, " N"]
+    token: Int[Array, " N"]
+    """Ascending."""
+    value: Float[Array, " N"]
+    row_T: Int[Array, " T"]
+    window_T: Int[Array, " T"]
+
+    @property
+    def row(self) -> Int[Array, " N"]:
+        return self.row_T[self.token]
+
+    @property
+    def window(self) -> Int[Array, " N"]:
+        return self.window_T[self.token]
+
+
+@dataclass(frozen=True)
 class Entries:
-    """Firings: which latent, on which token, in which window, how strongly, and with what score."""
+    """Kept firings: which latent, in which of its slots, with what score, how strongly, and on which row."""
 
     latent: Int[Array, " E"]
+    slot: Int[Array, " E"]
     score: Float[Array, " E"]
     value: Float[Array, " E"]
-    token: Int[Array, " E"]
-    window: Int[Array, " E"]
+    row: Int[Array, " E"]
 
     def __getitem__(self, pick: Array) -> Self:
-        return type(self)(
-            self.latent[pick], self.score[pick], self.value[pick], self.token[pick], self.window[pick]
-        )
+        return type(self)(*(column[pick] for column in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The best firings of each latent so far, at most one a window; slots are in no order."""
+
+    score_FS: Float[Array, "F S"]
+    """−infinity where the slot is empty."""
+    row_FS: Int[Array, "F S"]
+    """−1 where the slot is empty."""
+    shown_FSW: Float[Array, "F S W"]
+    """The latent's activation on the rows round the firing, which is in the middle; 0 outside its window."""
 
     @classmethod
-    def joined(cls, first: Self, second: Self) -> Self:
-        pairs = zip(vars(first).values(), vars(second).values(), strict=True)
-        return cls(*(np.concatenate(pair) for pair in pairs))
+    def empty(cls, latents: int, slots: int, *, context_tokens: int) -> Self:
+        shown = np.zeros((latents, slots, 2 * context_tokens + 1), dtype=np.float32)
+        return cls(np.full((latents, slots), -np.inf), np.full((latents, slots), -1), shown)
+
+    @property
+    def context_tokens(self) -> int:
+        return self.shown_FSW.shape[2] // 2
+
+    def entries(self) -> Entries:
+        """What is kept, ordered by latent, then from the best down; the earlier row wins a tie."""
+        slot_FS = np.lexsort((self.row_FS, -self.score_FS))
+        filled_FS = np.take_along_axis(self.row_FS, slot_FS, axis=1) >= 0
+        latent, slot = np.nonzero(filled_FS)[0], slot_FS[filled_FS]
+        value = self.shown_FSW[latent, slot, self.context_tokens]
+        return Entries(latent, slot, self.score_FS[latent, slot], value, self.row_FS[latent, slot])
+
+    def shown(self, entries: Entries) -> Float[Array, "E W"]:
+        """What is shown round each."""
+        return self.shown_FSW[entries.latent, entries.slot]
 
 
-def strongest(entries: Entries, n: int) -> Entries:
-    """The n best scores of each latent, at most one a (latent, window); among equals the earliest token.
+def keep(kept: Kept, fired: Fired, score: Float[Array, " N"]) -> None:
+    """Add whole windows, of rows after all those added before, in place."""
+    latent, row, window = fired.latent, fired.row, fired.window
+    # Only what beats the weakest can enter: a later row loses against an equal one.
+    beats = np.flatnonzero(score > kept.score_FS.min(1)[latent])
+    order = beats[np.lexsort((row[beats], -score[beats], window[beats], latent[beats]))]
+    best = order[_first_of_run(latent[order], window[order])]
+    round_best = _round(best, fired, kept.context_tokens)
+    touched, inverse = np.unique(latent[best], return_inverse=True)
+    old = Kept(kept.score_FS[touched], kept.row_FS[touched], kept.shown_FSW[touched])
+    held = old.entries()
+    # Old and new together, by place in `touched`.
+    place = np.concatenate([held.latent, inverse])
+    scores, rows = np.concatenate([held.score, score[best]]), np.concatenate([held.row, row[best]])
+    shown = np.concatenate([old.shown(held), round_best])
+    order = np.lexsort((rows, -scores, place))
+    rank = rank_in_run(place[order])
+    order, rank = order[rank < kept.row_FS.shape[1]], rank[rank < kept.row_FS.shape[1]]
+    into = (touched[place[order]], rank)
+    kept.score_FS[into], kept.row_FS[into], kept.shown_FSW[into] = scores[order], rows[order], shown[order]
 
-    The result is ordered by latent, then from the best down.
-    """
-    order = np.lexsort((entries.token, -entries.score, entries.window, entries.latent))
-    entries = entries[order]
-    entries = entries[_first_of_run(entries.latent, entries.window)]
-    entries = entries[np.lexsort((entries.token, -entries.score, entries.latent))]
-    return entries[rank_in_run(entries.latent) < n]
+
+def _round(best: Int[Array, " E"], fired: Fired, context_tokens: int) -> Float[Array, "E W"]:
+    """What the latents of some entries do on the rows round them, inside the window."""
+    latent, row, window = fired.latent, fired.row, fired.window
+    sorted_by_key = np.lexsort((row, latent))
+    span = int(row.max(initial=0)) + context_tokens + 1
+    key = (latent * span + row)[sorted_by_key]
+    wanted_row = row[best, None] + np.arange(-context_tokens, context_tokens + 1)
+    wanted = latent[best, None] * span + wanted_row
+    place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+    found = sorted_by_key[place] if len(key) else place
+    hit = (wanted_row >= 0) & (key[place] == wanted) & (window[found] == window[best, None])
+    return np.where(hit, fired.value[found], np.float32(0))
 
 
 def rank_in_run(*keys: Int[Array, " E"]) -> Int[Array, " E"]:
@@ -60,49 +133,13 @@ def _first_of_run(*keys: Int[Array, " E"]) -> Array:
     return first
 
 
-class Strongest:
-    """`strongest` over a stream of entries in ascending token order; memory F × n."""
-
-    def __init__(self, latents: int, n: int) -> None:
-        self._score = np.full((latents, n), -np.inf)
-        self._value = np.zeros((latents, n), dtype=np.float32)
-        self._token = np.full((latents, n), -1, dtype=np.int64)
-        self._window = np.full((latents, n), -1, dtype=np.int64)
-
-    def add(self, entries: Entries) -> None:
-        """Entries of tokens that come after all those added before."""
-        n = self._score.shape[1]
-        # Only what beats the weakest kept entry can enter: a later token loses against an equal one, and a
-        # window's kept entry is never below the weakest.
-        entries = entries[entries.score > self._score[entries.latent, n - 1]]
-        if not len(entries.latent):
-            return
-        touched = np.zeros(len(self._score), dtype=bool)
-        touched[entries.latent] = True
-        latents = np.flatnonzero(touched)
-        best = strongest(Entries.joined(self._kept(latents), entries), n)
-        place = (best.latent, rank_in_run(best.latent))
-        self._score[place], self._value[place] = best.score, best.value
-        self._token[place], self._window[place] = best.token, best.window
-
-    def entries(self) -> Entries:
-        """What is kept, ordered by latent, then from the best down."""
-        return self._kept(np.arange(len(self._score)))
-
-    def _kept(self, latents: Int[Array, " F"]) -> Entries:
-        filled = self._token[latents] >= 0
-        latent = np.repeat(latents, filled.sum(1))
-        tables = (self._score, self._value, self._token, self._window)
-        return Entries(latent, *(table[latents][filled] for table in tables))
-
-
-def random_score(latent: Int[Array, " E"], token: Int[Array, " E"], *, seed: int) -> Float[Array, " E"]:
-    """A score in [0, 1) that depends on latent, token and seed alone (splitmix64).
+def random_score(latent: Int[Array, " E"], row: Int[Array, " E"], *, seed: int) -> Float[Array, " E"]:
+    """A score in [0, 1) that depends on latent, row and seed alone (splitmix64).
 
     The n largest of such scores are a uniform sample without replacement,
     whatever batches the stream came in.
     """
-    mixed = _splitmix(np.asarray(token, dtype=np.uint64) ^ _splitmix(np.asarray(latent, dtype=np.uint64)))
+    mixed = _splitmix(np.asarray(row, dtype=np.uint64) ^ _splitmix(np.asarray(latent, dtype=np.uint64)))
     mixed = _splitmix(mixed ^ _splitmix(np.asarray([seed], dtype=np.uint64)))
     return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
 

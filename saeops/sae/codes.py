@@ -47,6 +47,22 @@ class Codes:
         latent = torch.cat([part.latent for part in parts])
         return cls(_offsets(counts), latent, torch.cat([part.value for part in parts]), parts[0].n_latents)
 
+    def take(self, chosen_C: Int[Tensor, " C"]) -> Self:
+        """The codes of the tokens chosen, in that order."""
+        counts = self.l0()[chosen_C]
+        offsets = _offsets(counts)
+        shift = (self.offsets[chosen_C] - offsets[:-1]).repeat_interleave(counts)
+        entry = torch.arange(len(shift), device=shift.device) + shift
+        return type(self)(offsets, self.latent[entry], self.value[entry], self.n_latents)
+
+    def __getitem__(self, part: slice) -> Self:
+        """Those of consecutive tokens, in the same memory."""
+        first, stop, step = part.indices(self.tokens)
+        assert step == 1, "consecutive tokens"
+        offsets = self.offsets[first : max(first, stop) + 1]
+        entries = slice(int(offsets[0]), int(offsets[-1]))
+        return type(self)(offsets - offsets[0], self.latent[entries], self.value[entries], self.n_latents)
+
     @property
     def tokens(self) -> int:
         """T."""

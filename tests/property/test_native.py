@@ -24,8 +24,8 @@ seeds = st.integers(0, 2**31)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
-    found = library.enable(tmp_path_factory.mktemp("kernels"))
+def kernels(kernels_folder: Path) -> Iterator[Library]:
+    found = library.enable(kernels_folder)
     if isinstance(found, NotBuilt):
         pytest.skip(found.reason)
     yield found

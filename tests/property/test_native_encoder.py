@@ -1,6 +1,7 @@
 """A trained SAE's encoding with compiled kernels: that of the dense formula, however the tokens were cut."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,8 +23,8 @@ SEARCHED, DENSE = 5, 40
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
-    found = library.enable(tmp_path_factory.mktemp("kernels"))
+def kernels(kernels_folder: Path) -> Iterator[Library]:
+    found = library.enable(kernels_folder)
     if isinstance(found, NotBuilt):
         pytest.skip(found.reason)
     yield found

@@ -9,7 +9,7 @@ from pathlib import Path
 from saeops.digests import digest_bytes, digest_file
 
 HERE = Path(__file__).parent
-SOURCES = (HERE / "kernels.cpp", HERE / "search.cpp")
+SOURCES = (HERE / "kernels.cpp", HERE / "search.cpp", HERE / "strongest.cpp")
 HEADER = HERE / "rows.h"
 COMPILERS = ("g++", "c++", "clang++")
 # Sums may be reordered, which vector instructions need; NaN and infinity keep their meaning.

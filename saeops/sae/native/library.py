@@ -8,7 +8,7 @@ which `for_tensors` checks; what each computes is documented where it is used.
 """
 
 import ctypes
-from ctypes import c_float, c_int32, c_int64, c_void_p
+from ctypes import c_float, c_int32, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,10 @@ SIGNATURES: dict[str, tuple[type, ...]] = {
     "pack_latents": (c_void_p, c_void_p, *(c_int64,) * 3, c_int32, *(c_void_p,) * 4),
     "pack_tokens": (c_void_p, c_void_p, *(c_int64,) * 3, c_int32, *(c_void_p,) * 5),
     "search_topk": (*(c_void_p,) * 13, *(c_int64,) * 4, c_int32, c_int64, c_int64, *(c_void_p,) * 3),
+    "keep_strongest": (
+        *(*(c_void_p,) * 6, c_int64, c_int64, c_int64, c_uint64, c_void_p, c_void_p, c_void_p),
+        *(c_int64, c_void_p, c_void_p, c_void_p) * 2,
+    ),
     "adam": (*(c_void_p,) * 4, c_int64, c_int64, *(c_float,) * 4, c_int64, c_float, c_int32),
 }
 
@@ -73,6 +77,39 @@ class Search:
     """Ascending."""
     unsure: Int[Tensor, " T"]
     """1 where too many latents came into question; value and latent say nothing then."""
+
+
+@dataclass(frozen=True)
+class Fired:
+    """Firings of consecutive tokens, and where these lie."""
+
+    latent: Int[Tensor, " N"]
+    token: Int[Tensor, " N"]
+    """Ascending."""
+    value: Float[Tensor, " N"]
+    row: Int[Tensor, " T"]
+    """int64, as is window."""
+    window: Int[Tensor, " T"]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Firings of each latent: how many, their sum and the largest."""
+
+    count: Int[Tensor, " F"]
+    """int64."""
+    sum: Float[Tensor, " F"]
+    """float64."""
+    largest: Float[Tensor, " F"]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Kept firings of each latent: score (float64), row (int64) and the values round it."""
+
+    score: Float[Tensor, "F S"]
+    row: Int[Tensor, "F S"]
+    shown: Float[Tensor, "F S W"]
 
 
 class Library:
@@ -178,6 +215,14 @@ class Library:
         rows, width = parameter.view(-1, parameter.shape[-1]).shape
         tensors = (parameter, gradient, first, second)
         self._call("adam", *tensors, rows, width, lr, *betas, eps, step, scale, int(unit_rows))
+
+    def keep_strongest(self, fired: Fired, totals: Totals, top: Slots, drawn: Slots, *, seed: int) -> None:
+        """Add whole windows of firings to what is kept, in place."""
+        order, offsets = self.by_latent(fired.latent, len(totals.count))
+        sizes = (len(fired.row), len(totals.count), top.shown.shape[2] // 2, seed)
+        kept = [part for each in (top, drawn) for part in (each.row.shape[1], each.score, each.row, each.shown)]
+        tensors = (offsets, order, fired.token, fired.value, fired.row, fired.window)
+        self._call("keep_strongest", *tensors, *sizes, totals.count, totals.sum, totals.largest, *kept)
 
     def search_topk(
         self,
