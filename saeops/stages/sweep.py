@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saeops.activations.reader import ActivationSet
+from saeops.activations.sites import Sites
 from saeops.diagnostics.figures import save_png
 from saeops.diagnostics.measure import Held, measure, measured_metrics
 from saeops.digests import digest_json
@@ -19,7 +20,7 @@ from saeops.refs import Ref, Workspace
 from saeops.sae.canonical import Sae
 from saeops.sealed import kept, open_sealed, seal
 from saeops.stages import train
-from saeops.stats import Interval
+from saeops.stats import Bootstrap, Interval
 from saeops.tables import write_table
 from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.memory import Memory, in_gb

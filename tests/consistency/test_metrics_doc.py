@@ -5,6 +5,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import saeops
 from saeops.metrics import Metric
@@ -30,12 +31,12 @@ def documented() -> dict[str, tuple[str, dict[str, str]]]:
     return found
 
 
-def declared() -> dict[str, tuple[str, Metric]]:
+def declared() -> dict[str, tuple[str, Metric[Any]]]:
     """Metric name → the group it is shown in and its declaration."""
     return {metric.name: (group.title, metric) for group in DECLARED for metric in group.metrics}
 
 
-def registries() -> Iterator[tuple[str, dict[str, Metric]]]:
+def registries() -> Iterator[tuple[str, dict[str, Metric[Any]]]]:
     for room in pkgutil.iter_modules(saeops.__path__, "saeops."):
         module = importlib.import_module(room.name)
         if room.ispkg and any(m.name == "metrics" for m in pkgutil.iter_modules(module.__path__)):
@@ -57,13 +58,13 @@ def test_every_rooms_registry_is_declared_to_readers() -> None:
             assert known[name][1] == metric, f"{room}: {name} is declared twice, differently"
 
 
-def test_formula_unit_direction_and_source_agree() -> None:
+def test_formula_unit_direction_range_and_source_agree() -> None:
     page = documented()
     for name, (group, metric) in declared().items():
         section, row = page[name]
         assert section == group, name
-        said = (row["formula"], row["unit"], row["better"], row["source"])
-        assert said == (metric.formula, metric.unit, metric.better, metric.source), name
+        said = (row["formula"], row["unit"], row["better"], row["range"], row["source"])
+        assert said == (metric.formula, metric.unit, metric.better, metric.range, metric.source), name
 
 
 def test_every_row_states_its_range_and_interval() -> None:

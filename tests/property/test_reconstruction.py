@@ -1,24 +1,22 @@
-"""Explained variance and its bootstrap, held to their plain formulas (field notes, trap 7)."""
+"""Explained variance and the other ratios, held to their plain formulas."""
 
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saeops.diagnostics.metrics import RECONSTRUCTION
 from saeops.diagnostics.nulls import Pca, ReducedRank
-from saeops.diagnostics.reconstruction import (
-    ReconstructionMeter,
-    ReconstructionSums,
-    explained_variance,
-    profile,
-    reconstruction_metrics,
-)
-from saeops.stats import resample_counts
+from saeops.diagnostics.reconstruction import Meter, TokenSums, profile
+from saeops.metrics import measure_all
+from saeops.stats import Bootstrap, Interval
 
 seeds = st.integers(0, 2**31)
+DRAW = Bootstrap(resamples=100, seed=0)
 
 
 def tokens(seed: int, *, documents: int = 12, d_model: int = 5, offset: float = 0.0) -> tuple[torch.Tensor, ...]:
@@ -30,62 +28,51 @@ def tokens(seed: int, *, documents: int = 12, d_model: int = 5, offset: float = 
     return document_T, means + torch.randn(len(document_T), d_model, generator=generator) + offset
 
 
-def measured(document_T: torch.Tensor, x: torch.Tensor, x_hat: torch.Tensor, batch: int = 7) -> ReconstructionSums:
-    meter = ReconstructionMeter(int(document_T.max()) + 1, x.shape[1])
+def measured(document_T: torch.Tensor, x: torch.Tensor, x_hat: torch.Tensor, batch: int = 7) -> pd.DataFrame:
+    meter, mean = Meter(int(document_T.max()) + 1), x.double().mean(0)
     for start in range(0, len(x), batch):
         part = slice(start, start + batch)
-        meter.add(document_T[part], x[part], x_hat[part])
-    return meter.sums()
+        l0_T = torch.ones(len(x[part]))
+        meter.add(document_T[part], TokenSums.of(x[part], x_hat[part], mean, l0_T))
+    return meter.frame()
+
+
+def metrics_of(document_T: torch.Tensor, x: torch.Tensor, x_hat: torch.Tensor) -> dict[str, Interval]:
+    return measure_all(RECONSTRUCTION, measured(document_T, x, x_hat), DRAW)
 
 
 @given(seeds, st.floats(-1000, 1000))
 def test_predicting_the_mean_everywhere_explains_exactly_nothing(seed: int, offset: float) -> None:
     document_T, x = tokens(seed, offset=offset)
-    x = x.double()
-    interval = explained_variance(measured(document_T, x, x.mean(0).expand_as(x)), resamples=100, seed=0)
-    assert interval.point == pytest.approx(0, abs=1e-9)
-    assert interval.high is not None
-    assert interval.high <= 1e-9, "in a resample the sample's mean is at best as good as the resample's own"
+    mean = x.double().mean(0).expand(len(x), -1)
+    explained = metrics_of(document_T, x, mean)["explained_variance"]
+    assert (explained.point, explained.low, explained.high) == (0, 0, 0), "in every resample, too"
 
 
 @given(seeds, st.integers(1, 40))
 def test_batches_do_not_change_the_figure(seed: int, batch: int) -> None:
     document_T, x = tokens(seed)
     x_hat = x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
-    interval = explained_variance(measured(document_T, x, x_hat, batch), resamples=100, seed=0)
+    sums = measured(document_T, x, x_hat, batch)
     error = (x.double() - x_hat.double()).square().sum()
-    assert interval.point == pytest.approx(float(1 - error / (x.double() - x.double().mean(0)).square().sum()))
-
-
-@given(seeds)
-@settings(max_examples=20)
-def test_the_bootstrap_takes_the_mean_anew_in_each_resample(seed: int) -> None:
-    """Against the slow version: draw whole documents, and compute everything from their tokens."""
-    document_T, x = tokens(seed)
-    x = x.double()
-    x_hat = 0.7 * x
-    interval = explained_variance(measured(document_T, x, x_hat), resamples=100, seed=5)
-    draws = []
-    for counts in resample_counts(12, resamples=100, seed=5):
-        drawn = torch.cat([torch.where(document_T == d)[0].repeat(int(n)) for d, n in enumerate(counts)])
-        y, y_hat = x[drawn], x_hat[drawn]
-        draws.append(float(1 - (y - y_hat).square().sum() / (y - y.mean(0)).square().sum()))
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
+    expected = 1 - error / (x.double() - x.double().mean(0)).square().sum()
+    assert measure_all(RECONSTRUCTION, sums, DRAW)["explained_variance"].point == pytest.approx(float(expected))
 
 
 def test_a_perfect_reconstruction_scores_one_and_costs_nothing() -> None:
     document_T, x = tokens(0)
-    metrics = reconstruction_metrics(measured(document_T, x, x), resamples=100, seed=0)
+    metrics = metrics_of(document_T, x, x)
     assert metrics["explained_variance"].point == 1
     assert metrics["mse"].point == 0
     assert metrics["normalised_mse"].point == 0
     assert metrics["cosine"].point == pytest.approx(1)
+    assert metrics["relative_reconstruction_bias"].point == pytest.approx(1)
 
 
 def test_the_other_figures_follow_their_formulas() -> None:
     document_T, x = tokens(3)
     x_hat = 0.5 * x + 0.1
-    metrics = reconstruction_metrics(measured(document_T, x, x_hat), resamples=100, seed=0)
+    metrics = metrics_of(document_T, x, x_hat)
     assert metrics["mse"].point == pytest.approx(float((x - x_hat).square().mean()), rel=1e-5)
     assert metrics["normalised_mse"].point == pytest.approx(
         float((x - x_hat).square().sum() / x.square().sum()), rel=1e-5
@@ -93,49 +80,42 @@ def test_the_other_figures_follow_their_formulas() -> None:
     assert metrics["cosine"].point == pytest.approx(float(torch.cosine_similarity(x, x_hat).mean()), rel=1e-5)
 
 
+@given(seeds, st.floats(0.1, 3))
+def test_the_bias_is_the_factor_that_best_scales_the_activations_to_their_reconstruction(
+    seed: int, shrink: float
+) -> None:
+    """x̂ = γ·x has bias γ: less than 1 where the SAE shrinks what it reads."""
+    document_T, x = tokens(seed)
+    bias = metrics_of(document_T, x.double(), shrink * x.double())["relative_reconstruction_bias"]
+    assert bias.point == pytest.approx(shrink)
+
+
+def test_a_reconstruction_of_zero_points_nowhere() -> None:
+    document_T, x = tokens(3)
+    assert metrics_of(document_T, x, torch.zeros_like(x))["cosine"].point == 0
+
+
 def test_documents_without_a_counted_token_are_no_sample() -> None:
     document_T, x = tokens(1)
-    metrics = reconstruction_metrics(measured(document_T * 2, x, x), resamples=100, seed=0)
-    assert metrics["mse"].n == 12
+    assert metrics_of(document_T * 2, x, x)["mse"].n == 12
 
 
 def test_too_few_documents_give_no_bounds_and_say_so() -> None:
     document_T, x = tokens(0, documents=4)
-    interval = explained_variance(measured(document_T, x, 0.5 * x), resamples=100, seed=0)
-    assert (interval.low, interval.high) == (None, None)
-    assert "fewer than" in interval.note
+    explained = metrics_of(document_T, x, 0.5 * x)["explained_variance"]
+    assert (explained.low, explained.high) == (None, None)
+    assert "fewer than" in explained.note
 
 
 def test_tokens_that_are_all_alike_explain_nothing_and_say_so() -> None:
-    interval = explained_variance(
-        measured(torch.arange(10), torch.ones(10, 3), torch.zeros(10, 3)), resamples=100, seed=0
-    )
-    assert interval.low is None
-    assert "alike" in interval.note
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_claim() -> None:
-    """x̂ = 0.5·x; documents differ in mean, so an interval over tokens would be far too narrow."""
-    truth = 1 - 0.25 * (2 + 1) / 2  # a dimension: variance 1 within documents, 1 between, squared mean 1
-    generator = np.random.default_rng(0)
-    hits, documents, trials = 0, 200, 300
-    for trial in range(trials):
-        means = generator.normal(1, 1, (documents, 1, 4))
-        x_UTD = means + generator.normal(0, 1, (documents, 10, 4))
-        square = (x_UTD**2).sum((1, 2))
-        tokens_U = np.full(documents, 10.0)
-        sums = ReconstructionSums(tokens_U, 0.25 * square, square, x_UTD.sum(1), tokens_U)
-        interval = explained_variance(sums, resamples=200, seed=trial)
-        assert interval.low is not None
-        assert interval.high is not None
-        hits += interval.low <= truth <= interval.high
-    assert 0.89 <= hits / trials <= 0.985
+    explained = metrics_of(torch.arange(10), torch.ones(10, 3), torch.zeros(10, 3))["explained_variance"]
+    assert explained.low is None
+    assert explained.note
 
 
 def test_a_profile_is_each_groups_own_share() -> None:
     document_T, x = tokens(2)
-    sums = measured(document_T * 2, x, 0.5 * x)
-    shares = profile(sums)
+    shares = profile(measured(document_T * 2, x, 0.5 * x))
     assert np.isnan(shares[1::2]).all()
     first = x[document_T == 0].double()
     expected = 1 - (0.5 * first).square().sum() / (first - x.double().mean(0)).square().sum()

@@ -1,4 +1,4 @@
-"""Splicing into a real (tiny) model: identical masks, raw ΔCE, ratios of sums (field notes, trap 6)."""
+"""Splicing into a real (tiny) model: identical masks, raw ΔCE, ratios of sums."""
 
 import numpy as np
 import pytest
@@ -14,11 +14,14 @@ from saeops.diagnostics.fidelity import (
     Splice,
     by_document,
     counted_positions,
-    fidelity_metrics,
+    fidelity_columns,
     fidelity_sums,
     splice_at,
 )
-from saeops.diagnostics.measure import window_batches
+from saeops.diagnostics.metrics import FIDELITY
+from saeops.diagnostics.splicing import window_batches
+from saeops.metrics import measure_all
+from saeops.stats import Bootstrap, Interval
 
 SITE = "blocks.1.resid_post"
 
@@ -129,25 +132,37 @@ def test_a_document_without_a_counted_prediction_is_no_sample(tiny_model: Transf
     assert sums.document.tolist() == [0, 2]
 
 
-def made_up(clean: list[float], sae: list[float], zero: list[float], tokens: list[float]) -> FidelitySums:
-    arrays = {"sae": np.array(sae), "zero": np.array(zero), "mean": np.array(zero) - 1.0}
-    return FidelitySums(np.arange(len(clean)), np.array(tokens), np.array(clean), arrays, {"sae": np.array(sae)})
+def metrics_of(
+    clean: list[float], sae: list[float], zero: list[float], tokens: list[float]
+) -> dict[str, Interval]:
+    splices = {"sae": np.array(sae), "zero": np.array(zero), "mean": np.array(zero) - 1.0, "kept": np.array(clean)}
+    kl = {"sae": np.array(sae)}
+    sums = FidelitySums(np.arange(len(clean)), np.array(tokens), np.array(clean), splices, kl, kl)
+    return measure_all(FIDELITY, fidelity_columns(sums, "sae"), Bootstrap(100, 0))
 
 
 def test_recovered_loss_is_a_ratio_of_sums_not_a_mean_of_ratios() -> None:
-    sums = made_up([10.0, 100.0], [12.0, 190.0], [20.0, 200.0], [5.0, 50.0])
-    metrics = fidelity_metrics(sums, resamples=100, seed=0)
+    metrics = metrics_of([10.0, 100.0], [12.0, 190.0], [20.0, 200.0], [5.0, 50.0])
     assert metrics["ce_recovered_zero"].point == pytest.approx((220 - 202) / (220 - 110))
     assert metrics["ce_recovered_mean"].point == pytest.approx((218 - 202) / (218 - 110))
     assert metrics["delta_ce_nats"].point == pytest.approx((202 - 110) / 55)
+    assert metrics["delta_ce_with_error_nats"].point == 0
 
 
 def test_recovered_loss_is_one_for_a_perfect_splice_and_zero_for_the_ablation_itself() -> None:
-    perfect = fidelity_metrics(made_up([10.0], [10.0], [20.0], [5.0]), resamples=100, seed=0)
-    useless = fidelity_metrics(made_up([10.0], [20.0], [20.0], [5.0]), resamples=100, seed=0)
+    perfect = metrics_of([10.0], [10.0], [20.0], [5.0])
+    useless = metrics_of([10.0], [20.0], [20.0], [5.0])
     assert perfect["ce_recovered_zero"].point == 1
     assert useless["ce_recovered_zero"].point == 0
     assert perfect["delta_ce_nats"].point == 0
+
+
+def test_the_most_likely_token_agrees_with_itself_and_less_with_an_ablated_models(
+    tiny_model: TransformersModel,
+) -> None:
+    sums = sums_of(tiny_model, windows_of(31, 31), policy_mask(tiny_model), itself=lambda _, y: y, zero=zeros)
+    assert (sums.agree["itself"] == sums.tokens).all()
+    assert sums.agree["zero"].sum() < sums.tokens.sum()
 
 
 def test_windows_are_batched_within_the_token_budget() -> None:
