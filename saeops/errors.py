@@ -15,6 +15,8 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 │   ├── NameUnknown                 a dictionary name without a champion
 │   ├── VersionUnknown              a digest or sequence number nobody promoted
 │   ├── ReviewInvalid               a decision about something that is not in the queue
+│   ├── TextInvalid                 a text without a token, or that is not UTF-8
+│   ├── NotComparable               two bundles whose figures speak of different things
 │   ├── ForeignFormat               another library's SAE that cannot be read, or not be held exactly
 │   └── ToolMissing                 an optional package or program that is needed here
 ├── GateRefused                  3  the judge did not pass the candidate
@@ -129,6 +131,14 @@ class VersionUnknown(UsageError):
 
 class ReviewInvalid(UsageError):
     """A decision about something that is not in the queue."""
+
+
+class TextInvalid(UsageError):
+    """A text without a token, or that is not UTF-8."""
+
+
+class NotComparable(UsageError):
+    """Two bundles whose figures speak of different things."""
 
 
 class ForeignFormat(UsageError):

@@ -159,6 +159,23 @@ def difference_interval(
     return _studentised(terms, resamples=resamples, seed=seed, unit=unit, level=level)
 
 
+def unpaired_difference(figure: Interval, beside: Interval, *, level: float = 0.95) -> Interval:
+    """`figure` − `beside` from their intervals alone (Zou & Donner 2008, Statistics in Medicine 27:1693).
+
+    For samples drawn apart; where they have something in common it is too wide.
+    An interval of another level is stretched to this one as a normal's would be.
+    """
+    point, n = figure.point - beside.point, min(figure.n, beside.n)
+    if figure.low is None or figure.high is None or beside.low is None or beside.high is None:
+        missing = next(side for side in (figure, beside) if side.low is None or side.high is None)
+        return Interval(point, None, None, n, figure.unit, level, note=missing.note)
+    z = scipy_stats.norm.ppf
+    ours, theirs = (float(z(0.5 + level / 2) / z(0.5 + side.level / 2)) for side in (figure, beside))
+    down = np.hypot(ours * (figure.point - figure.low), theirs * (beside.high - beside.point))
+    up = np.hypot(ours * (figure.high - figure.point), theirs * (beside.point - beside.low))
+    return Interval(point, float(point - down), float(point + up), n, figure.unit, level)
+
+
 # ── the studentised bootstrap ───────────────────────────────────────────────
 # U unit, R resample, K ratio, C column: the residual and the denominator of each ratio
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from saeops.dictionary.bundle import open_bundle
+from saeops.dictionary.bundle import Bundle, open_bundle
 from saeops.dictionary.handle import Dictionary
 from saeops.ports import ObjectStore
 from saeops.sealed import MANIFEST
@@ -11,7 +11,12 @@ from saeops.stages.transfer import fetch
 
 
 def run(reference: str, *, store: ObjectStore, cache: Path) -> Dictionary:
-    """The dictionary that a reference means.
+    """The dictionary that a reference means: `find`, ready to use."""
+    return Dictionary(find(reference, store=store, cache=cache))
+
+
+def find(reference: str, *, store: ObjectStore, cache: Path) -> Bundle:
+    """The bundle that a reference means.
 
     Args:
         reference: `name@champion`, `name@previous`, `name@<seq>`, a digest, or a bundle's folder.
@@ -24,4 +29,4 @@ def run(reference: str, *, store: ObjectStore, cache: Path) -> Dictionary:
     folder = Path(reference)
     if "@" in reference or not (folder / MANIFEST).is_file():
         folder = fetch(store, resolve(store, reference), cache)
-    return Dictionary(open_bundle(folder))
+    return open_bundle(folder)
