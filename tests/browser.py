@@ -122,3 +122,35 @@ def _port(process: "subprocess.Popen[bytes]", profile: Path) -> str:
         assert process.poll() is None, "the browser ended at once"
         time.sleep(0.1)
     raise AssertionError("the browser did not start")
+
+
+CONTRASTS = """
+(() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (css) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = css; canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3]));
+  const ground = (element) => element
+    ? over(rgba(getComputedStyle(element).backgroundColor), ground(element.parentElement)) : [255, 255, 255];
+  const light = (colour) => {
+    const [r, g, b] = colour.map((v) => v / 255).map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const faint = new Set();
+  const leaves = [...document.body.querySelectorAll("*")].filter((e) =>
+    // Marks for white space are quiet on purpose; they repeat what the text's shape shows.
+    !e.closest("svg, i, .hidden, .skip, .sign, script")
+    && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));
+  for (const e of leaves) {
+    const back = ground(e), front = over(rgba(getComputedStyle(e).color), back);
+    const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
+    const ratio = (a + .05) / (b + .05);
+    if (ratio < 4.5) faint.add(`${e.tagName}.${e.className} ${ratio.toFixed(2)}`);
+  }
+  return [...faint];
+})()
+"""
+"""A script that lists the elements whose text stands out too little from its ground (WCAG 2, 4.5 to 1)."""

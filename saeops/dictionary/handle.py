@@ -28,6 +28,8 @@ class Feature:
     """Lower bound of Youden's J of the labeller's text, in [0, 1]."""
     density: float
     """Share of explain-split tokens on which it fires."""
+    max_activation: float
+    """On the explain split, in the units of the activations."""
     labeller: str
     """`pattern` or `llm:<name>`."""
     reviewed: Literal["accept", "edit"] | None
@@ -79,14 +81,18 @@ class Dictionary:
         """The activations at `sites.target` that the codes stand for."""
         return self.sae.decode(codes)
 
+    @property
+    def trusted_confidence(self) -> float:
+        """From which confidence on a feature is trusted, by the policy it was built under."""
+        return float(self.provenance.params["promote"]["trusted_confidence"])
+
     def features(self, min_confidence: float | None = None) -> list[Feature]:
         """Labelled latents by falling confidence; rejected labels are left out.
 
         Args:
             min_confidence: None takes the `promote.trusted_confidence` it was built under.
         """
-        policy = self.provenance.params["promote"]["trusted_confidence"]
-        least = float(policy) if min_confidence is None else min_confidence
+        least = self.trusted_confidence if min_confidence is None else min_confidence
         return [feature for feature in self._features if feature.confidence >= least]
 
     @cached_property
@@ -96,7 +102,7 @@ class Dictionary:
         labels = self._bundle.labels()
         chosen = labels[labels["chosen"] & labels["text"].notna()]
         standing = apply_decisions(chosen, entries, bundle=candidate)
-        rows = standing.merge(self._bundle.latents()[["latent", "density"]], on="latent")
+        rows = standing.merge(self._bundle.latents()[["latent", "density", "max_activation"]], on="latent")
         features = []
         for row in rows.to_dict("records"):
             decision = decisions.get((int(row["latent"]), str(row["version"])))
@@ -106,6 +112,7 @@ class Dictionary:
                     label=str(row["text"]),
                     confidence=float(row["confidence"]),
                     density=float(row["density"]),
+                    max_activation=float(row["max_activation"]),
                     labeller=str(row["labeller"]),
                     reviewed=decision.verdict if decision else None,  # type: ignore[arg-type]
                 )
