@@ -1,0 +1,1 @@
+"""Feature quality: what single latents are worth."""
