@@ -18,6 +18,8 @@ from torch import Tensor
 from saeops.sae.canonical import Sae
 
 VARIANT = "random_dictionary"
+FIT_TOKENS = 8192
+"""Tokens that the scale and the mean L0 are taken from, evenly spaced: one number needs no more."""
 BATCH_TOKENS = 4096
 MOST_VALUES = 2**24
 """Pre-activations that a threshold is taken from."""
@@ -46,6 +48,8 @@ def random_dictionary(sae: Sae, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, 
         b_enc = -(x_TD.double().mean(0).float() @ W_enc)
     meta = sae.meta.model_copy(update={"variant": VARIANT, "apply_b_dec_to_input": not transcodes})
     unscaled = Sae(W_enc, b_enc, W_dec, y_TE.double().mean(0).float(), None, meta)
+    stride = -(-len(x_TD) // FIT_TOKENS)
+    x_TD, y_TE = x_TD[::stride], y_TE[::stride]
     if sae.k is None:
         unscaled = replace(unscaled, threshold=_threshold(unscaled, x_TD, mean_l0=_mean_l0(sae, x_TD)))
     return _scaled(unscaled, _best_scale(unscaled, x_TD, y_TE))
