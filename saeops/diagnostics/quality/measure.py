@@ -1,6 +1,6 @@
 """All of feature quality in one call, with the nulls that need no other SAE.
 
-# F latent, E width of a decoder row, G latent of another SAE, R random direction
+# F latent, E width of a decoder row, G latent of another SAE, R decoder row or random direction
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +61,7 @@ class Quality:
 
     latents: LatentQuality
     nulls: Mapping[str, LatentQuality]
-    """By null: `shuffled`, `random_directions`, `random_dictionary`."""
+    """`shuffled` contexts and `random_directions`; an SAE that is itself a null is measured like any other."""
 
 
 def quality(
@@ -74,8 +74,6 @@ def quality(
         advance: told the firings ablated, at most `WINDOWS` a latent.
     """
     sae, bags, F = latents.sae, Bags.of(latents.contexts), latents.sae.meta.d_sae
-    generator = torch.Generator().manual_seed(seed)
-    random_FE = torch.nn.functional.normalize(torch.randn(F, sae.meta.width_out, generator=generator), dim=1)
     effects = _ablate(latents, model.run, ablated=ablated, seed=seed, advance=advance)
     near = redundancy(sae.W_dec, latents.living_F)
     return Quality(
@@ -85,17 +83,13 @@ def quality(
             logit_specificity=_specificity(latents, model, sae.W_dec),
             max_cosine=near.cosine_F,
             max_cosine_latent=near.latent_F,
-            seed_cosine=_stability(latents, sae.W_dec),
+            seed_cosine=_stability(latents),
         ),
         {
             "shuffled": LatentQuality(coherence=coherence(bags.shuffled(seed), F)),
             "random_directions": LatentQuality(
                 ablation_sparsity=effects.random_F,
-                logit_specificity=_specificity(latents, model, random_FE[:RANDOM_DIRECTIONS]),
-            ),
-            "random_dictionary": LatentQuality(
-                max_cosine=redundancy(random_FE, latents.living_F).cosine_F,
-                seed_cosine=_stability(latents, random_FE),
+                logit_specificity=_specificity(latents, model, _random_directions(sae, seed)),
             ),
         },
     )
@@ -117,5 +111,13 @@ def _specificity(latents: Latents, model: Model, rows: Float[Tensor, "R E"]) -> 
     return logit_specificity(model.unembed, rows, vocabulary=model.vocabulary)
 
 
-def _stability(latents: Latents, rows_FE: Float[Tensor, "F E"]) -> Float[Array, " F"] | None:
-    return seed_cosine(rows_FE, latents.other_seeds, latents.living_F) if latents.other_seeds else None
+def _random_directions(sae: Sae, seed: int) -> Float[Tensor, "R E"]:
+    generator = torch.Generator().manual_seed(seed)
+    drawn_RE = torch.randn(RANDOM_DIRECTIONS, sae.meta.width_out, generator=generator)
+    return torch.nn.functional.normalize(drawn_RE, dim=1)
+
+
+def _stability(latents: Latents) -> Float[Array, " F"] | None:
+    if not latents.other_seeds:
+        return None
+    return seed_cosine(latents.sae.W_dec, latents.other_seeds, latents.living_F)
