@@ -21,8 +21,8 @@ VARIANT = "random_dictionary"
 FIT_TOKENS = 8192
 """Tokens that the scale and the mean L0 are taken from, evenly spaced: one number needs no more."""
 BATCH_TOKENS = 4096
-MOST_VALUES = 2**24
-"""Pre-activations that a threshold is taken from."""
+THRESHOLD_TOKENS = 1024
+"""Tokens whose pre-activations are all held at once."""
 
 
 @torch.no_grad()
@@ -69,12 +69,13 @@ def _mean_l0(sae: Sae, x_TD: Float[Tensor, "T D"]) -> float:
 
 def _threshold(sae: Sae, x_TD: Float[Tensor, "T D"], *, mean_l0: float) -> Float[Tensor, " F"]:
     """One threshold that as many pre-activations exceed as fire in the mean; never below 0."""
-    stride = -(-len(x_TD) * sae.meta.d_sae // MOST_VALUES)
-    pre_N = sae.pre(x_TD[::stride]).flatten()
-    wanted = min(round(mean_l0 * len(pre_N) / sae.meta.d_sae), len(pre_N) - 1)
+    wanted = round(mean_l0 * len(x_TD))
+    largest_N = x_TD.new_empty(0)
+    for part_TD in x_TD.split(THRESHOLD_TOKENS):
+        pre_N = torch.cat([largest_N, sae.pre(part_TD).flatten()])
+        largest_N = pre_N.topk(min(wanted + 1, len(pre_N))).values
     # A latent at its threshold is silent, so the largest value that must not fire is the threshold.
-    value = float(pre_N.kthvalue(len(pre_N) - wanted).values)
-    return torch.full((sae.meta.d_sae,), max(value, 0.0))
+    return torch.full((sae.meta.d_sae,), max(float(largest_N[-1]), 0.0))
 
 
 def _best_scale(sae: Sae, x_TD: Float[Tensor, "T D"], y_TE: Float[Tensor, "T E"]) -> float:
