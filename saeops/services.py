@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from saeops.adapters.mlflow import MlflowTracker, NullTracker
+    from saeops.dictionary.compare import Comparison
     from saeops.dictionary.inspect import Inspected
     from saeops.promotion.protocol import Author
     from saeops.promotion.verdict import Verdict
@@ -358,6 +359,12 @@ class Services:
         dictionary = load.run(meant, store=self.store, cache=self.settings.cache)
         model = self.model(params.model)
         return inspect.run(text, dictionary=dictionary, model=model, min_confidence=min_confidence)
+
+    def compare(self, first: str, second: str) -> "Comparison":
+        """Two dictionaries side by side; needs the store, or nothing where both are folders."""
+        from saeops.stages import compare
+
+        return compare.run(first, second, store=self.store, cache=self.settings.cache)
 
     # ── the registry ────────────────────────────────────────────────────────
 
