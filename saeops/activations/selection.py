@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from saeops.activations.policy import TokenPolicy
-from saeops.activations.split import SPLITS, SplitFractions, assign_split
+from saeops.activations.split import SPLITS, Split, SplitFractions, assign_split
 from saeops.activations.windows import cut_windows, pad_windows, position_mask, prepended, window_lengths
 from saeops.errors import CorpusMissing, CorpusTooSmall
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DROPPED = ("too_short", "not_text", "duplicate", "masked")
 MIN_DOCUMENTS: Mapping[str, int] = {"train": 1, "eval": 8, "explain": 8, "score": 8, "panel": 1}
 """Fewer documents in a split than this give no interval (see saeops.stats), or nothing at all."""
+HELD_OUT: tuple[Split, ...] = ("eval", "explain")
+"""Splits of a smaller harvest beside train."""
 LARGEST_STRANGE_SHARE = 0.01
 # Control characters but tab, newline and carriage return; what undecodable bytes became.
 _STRANGE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
@@ -124,18 +126,20 @@ def select(
 
 
 def reselect(documents: "pd.DataFrame", *, tokens: int) -> Selection:
-    """Documents of an earlier harvest for a smaller one that trains and evaluates, in the same splits.
+    """Documents of an earlier harvest for a smaller one, in the splits they are in.
 
-    The first eval documents take up to half of the tokens, or more where an interval needs more documents;
-    the first train documents take the rest.
+    The first eval and the first explain documents take up to a quarter of the tokens each, or more where an
+    interval needs more documents; the first train documents take the rest.
 
     Args:
         documents: DocumentTable.
         tokens: of the documents chosen, before the mask.
     """
-    evaluated = _first(documents, "eval", tokens // 2, at_least=MIN_DOCUMENTS["eval"])
-    trained = _first(documents, "train", tokens - int(evaluated["n_tokens"].sum()), at_least=1)
-    chosen = documents[documents.index.isin([*trained.index, *evaluated.index])].reset_index(drop=True)
+    held_out = [_first(documents, split, tokens // 4, at_least=MIN_DOCUMENTS[split]) for split in HELD_OUT]
+    left = tokens - sum(int(part["n_tokens"].sum()) for part in held_out)
+    parts = [*held_out, _first(documents, "train", left, at_least=MIN_DOCUMENTS["train"])]
+    rows = np.sort(np.concatenate([part.index for part in parts]))
+    chosen = documents.loc[rows].reset_index(drop=True)
     chosen = chosen.assign(document=np.arange(len(chosen), dtype=np.int32))
     return Selection(chosen, dict.fromkeys(DROPPED, 0), len(documents), int(chosen["n_tokens"].sum()))
 

@@ -12,6 +12,8 @@ class DiagnoseConfig(Frozen):
     """Eval documents on which the model runs with the reconstruction spliced in."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples an interval."""
+    ablated_latents: int = Field(default=12, ge=0)
+    """Living latents, drawn at random, whose effect on the logits is measured by ablating them."""
     top_contexts: int = Field(default=10, ge=1)
     """Strongest contexts kept a latent."""
     quantiles: int = Field(default=5, ge=1)
@@ -29,8 +31,8 @@ class DiagnoseConfig(Frozen):
 class ControlsConfig(Frozen):
     """SAEs to compare the dictionary with."""
 
-    random_model_tokens: int = Field(default=60_000, ge=0)
-    """Tokens harvested from a copy of the model with random weights, eval documents among them; 0: no such control."""
+    random_model_tokens: int = Field(default=80_000, ge=0)
+    """Tokens harvested from a copy of the model with random weights, half of them to train on; 0: no copy."""
     seeds: int = Field(default=1, ge=0)
     """SAEs trained on the same activations from other seeds; 0: none."""
     train_tokens: int | None = Field(default=500_000, ge=1)

@@ -184,7 +184,7 @@ def _check_batch(params: Params, acts: ActivationSet) -> None:
     documents = reselect(acts.documents, tokens=params.harvest.tokens).documents
     left = int(documents.loc[documents["split"] == "train", "n_tokens"].sum())
     if left < params.train.batch_size:
-        what = f"leaves {left} tokens to train on beside the eval documents, fewer than train.batch_size"
+        what = f"leaves {left} tokens to train on beside the held-out documents, fewer than train.batch_size"
         raise ParamsInvalid([("controls.random_model_tokens", f"{what} {params.train.batch_size}")])
 
 

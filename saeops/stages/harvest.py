@@ -83,7 +83,7 @@ def run(params: Params, space: Workspace, *, model: LanguageModel, corpus: Corpu
 
 
 def run_again(params: Params, space: Workspace, *, acts: ActivationSet, model: LanguageModel, watch: Watch) -> Ref:
-    """Harvest `params.harvest.tokens` tokens of an earlier set's train and eval documents with another model.
+    """Harvest `params.harvest.tokens` tokens of an earlier set's documents with another model (see `reselect`).
 
     Both models have one tokenizer: the documents are read as the set holds them, so they are the same tokens
     in the same splits. Killed and rerun as `run`, with the same errors.

@@ -123,7 +123,7 @@ def test_the_random_model_reads_documents_of_the_set_in_their_splits(space: Work
     assert own is not None
     real = ActivationSet.open(space.activations).documents.set_index("sha256")
     mine = own.acts.documents.set_index("sha256")
-    assert set(mine["split"]) == {"train", "eval"}
+    assert set(mine["split"]) == {"train", "eval", "explain"}
     assert mine["document"].tolist() == list(range(len(mine)))
     for sha256, row in mine.iterrows():
         assert row["split"] == real.loc[sha256, "split"]
@@ -241,20 +241,23 @@ def test_a_random_model_shares_everything_but_the_weights(
 
 
 @pytest.mark.parametrize("tokens", [1, 2000, 6000, 10**6])
-def test_a_smaller_harvest_takes_whole_documents_of_both_splits(
+def test_a_smaller_harvest_takes_the_first_documents_of_each_split_whole(
     tiny_activations: ActivationSet, tokens: int
 ) -> None:
     documents = tiny_activations.documents
     chosen = reselect(documents, tokens=tokens)
     table = chosen.documents
     assert chosen.tokens == table["n_tokens"].sum()
-    held = {split: table[table["split"] == split] for split in ("train", "eval")}
-    assert len(held["train"]) + len(held["eval"]) == len(table)
-    assert len(held["eval"]) >= MIN_DOCUMENTS["eval"]
-    assert len(held["train"]) >= 1
-    for split, part in held.items():
-        first = documents[documents["split"] == split]["sha256"].tolist()
-        assert part["sha256"].tolist() == first[: len(part)]
+    assert set(table["split"]) == {"train", "eval", "explain"}
     longest = int(documents["n_tokens"].max())
-    floor = int(held["eval"]["n_tokens"].sum()) + longest
-    assert chosen.tokens <= max(tokens + longest, floor)
+    held = {split: table[table["split"] == split] for split in ("eval", "explain", "train")}
+    for split, part in held.items():
+        assert len(part) >= MIN_DOCUMENTS[split]
+        first = documents[documents["split"] == split]
+        assert part["sha256"].tolist() == first["sha256"].tolist()[: len(part)]
+        taken = int(part["n_tokens"].sum())
+        if split == "train":
+            left = tokens - (chosen.tokens - taken)
+            assert min(left, int(first["n_tokens"].sum())) <= taken <= max(left, 0) + longest
+        else:
+            assert taken <= max(tokens // 4, (MIN_DOCUMENTS[split] - 1) * longest) + longest
