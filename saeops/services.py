@@ -192,7 +192,10 @@ class Services:
 
         with self._watching("diagnose", params) as watch:
             self._ready_kernels(watch)
-            return diagnose.run(params, self.space, model=self.model(params.model), watch=watch)
+            random_model = partial(self.random_model, params)
+            return diagnose.run(
+                params, self.space, model=self.model(params.model), random_model=random_model, watch=watch
+            )
 
     def label(self, params: Params) -> Ref:
         from saeops.stages import label
@@ -246,6 +249,18 @@ class Services:
             sae = load.run(reference, store=self.store, cache=self.settings.cache).sae
         folder = to or self.settings.root / "artifacts" / "export" / format
         return foreign.export_sae(sae, folder, format=format, force=force)
+
+    def export_results(self, *, to: Path | None, reference: str | None, force: bool) -> "Exported":
+        """The built bundle's diagnostics, or those of the one that `reference` means, as SAEBench keeps them."""
+        from saeops.dictionary.bundle import open_bundle
+        from saeops.stages import load, saebench
+
+        if reference is None:
+            bundle = open_bundle(self.space.bundle)
+        else:
+            bundle = load.find(reference, store=self.store, cache=self.settings.cache)
+        folder = to or self.settings.root / "artifacts" / "export" / "saebench"
+        return saebench.run(bundle, folder, force=force, epoch_millis=int(_now().timestamp() * 1000))
 
     @contextmanager
     def _watching(self, stage: str, params: Params, *, section: str | None = None) -> Iterator[Watch]:
@@ -330,8 +345,9 @@ class Services:
 
     def report(self, params: Params) -> Path:
         """The page, with the verdict and the review as they stand."""
-        from saeops.stages import report, review
+        from saeops.stages import promote, report, review
 
+        beside = promote.other_champion(self._reviewed_bundle(), store=self.store, cache=self.settings.cache)
         with self._watching("report", params) as watch:
             return report.run(
                 params,
@@ -340,6 +356,7 @@ class Services:
                 verdict=self.judge(params),
                 review=review.outcome(self.space.bundle, self.ledger),
                 watch=watch,
+                champion=beside,
             )
 
     def summary(self, params: Params) -> "RenderableType":

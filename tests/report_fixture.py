@@ -1,6 +1,5 @@
 """A small bundle with the tables that every stage leaves, written without running any: for the report's tests."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from saeops.diagnostics.sparsity import BIN_EDGES
 from saeops.dictionary.bundle import assemble
 from saeops.dictionary.format import PARTS
 from saeops.dictionary.provenance import Provenance
-from saeops.metrics import write_metrics
+from saeops.metrics import write_metrics, write_nulls
 from saeops.params import Params
 from saeops.sae.canonical import Sae, SaeMeta
 from saeops.sealed import seal
@@ -47,18 +47,21 @@ class Fixture:
     words: Words
 
 
-def write_fixture(folder: Path, **sections: Any) -> Fixture:
-    """Write `folder/artifacts/bundle`; sections are laid over the tiny params."""
+def write_fixture(folder: Path, *, latents: int = D_SAE, labelled: int = 60, **sections: Any) -> Fixture:
+    """Write `folder/artifacts/bundle`; sections are laid over the tiny params.
+
+    Thousands of latents make the page that its speed is looked at with.
+    """
     generator = np.random.default_rng(0)
     sections = {"seed": 2, "promote": {"gates": GATES}} | sections
     params = tiny_params(**sections)
     words, documents = _corpus()
     parts = {name: folder / "parts" / name for name in PARTS}
-    _sae(parts["sae"], params, generator)
-    n_active = _catalog(parts["catalog"], words, documents, generator)
-    labels = _labels(parts["labels"], n_active, generator)
+    _sae(parts["sae"], params, latents, generator)
+    n_active = _catalog(parts["catalog"], words, documents, latents, generator)
+    labels = _labels(parts["labels"], n_active, labelled, generator)
     _effects(parts["effects"], labels, generator)
-    _diagnostics(parts["diagnostics"])
+    _diagnostics(parts["diagnostics"], n_active, generator)
     for name, part in parts.items():
         seal(part, kind=name, version=1, inputs={"fixture": 1}, summary={})
     provenance = Provenance(
@@ -99,11 +102,11 @@ def _corpus() -> tuple[Words, list[list[int]]]:
     return Words(vocabulary), [[number[token] for token in tokens] for tokens in split]
 
 
-def _sae(folder: Path, params: Params, generator: np.random.Generator) -> None:
-    decoder = torch.from_numpy(generator.normal(size=(D_SAE, D_MODEL)).astype(np.float32))
+def _sae(folder: Path, params: Params, d_sae: int, generator: np.random.Generator) -> None:
+    decoder = torch.from_numpy(generator.normal(size=(d_sae, D_MODEL)).astype(np.float32))
     decoder = decoder / decoder.norm(dim=1, keepdim=True)
-    meta = SaeMeta(variant="topk", site=params.train.site, d_model=D_MODEL, d_sae=D_SAE, k=4, model=MODEL)
-    weights = {"W_enc": decoder.T.contiguous(), "b_enc": torch.zeros(D_SAE), "W_dec": decoder}
+    meta = SaeMeta(variant="topk", site=params.train.site, d_model=D_MODEL, d_sae=d_sae, k=4, model=MODEL)
+    weights = {"W_enc": decoder.T.contiguous(), "b_enc": torch.zeros(d_sae), "W_dec": decoder}
     Sae.of({**weights, "b_dec": torch.zeros(D_MODEL)}, meta).save(folder)
     step = np.arange(1, 60)
     loss = 0.25 + 0.9 * np.exp(-step / 9) + generator.normal(size=59) * 0.01
@@ -120,10 +123,10 @@ def _sae(folder: Path, params: Params, generator: np.random.Generator) -> None:
 
 
 def _catalog(
-    folder: Path, words: Words, documents: list[list[int]], generator: np.random.Generator
+    folder: Path, words: Words, documents: list[list[int]], d_sae: int, generator: np.random.Generator
 ) -> dict[int, int]:
     folder.mkdir(parents=True)
-    n_active = {f: 0 if f in DEAD else int(10 ** generator.uniform(0.5, 3.3)) for f in range(D_SAE)}
+    n_active = {f: 0 if f % 7 == 0 else int(10 ** generator.uniform(0.5, 3.3)) for f in range(d_sae)}
     latents, contexts = [], []
     for f, active in n_active.items():
         strongest = float(generator.uniform(2, 14)) if active else 0.0
@@ -140,6 +143,8 @@ def _catalog(
                 "lowered_tokens": [words.vocabulary[i] for i in raised[::-1]],
                 "lowered_logits": np.linspace(-1.2, -0.3, 8).tolist(),
                 "top_token": words.vocabulary[raised[0]] if active else "",
+                "neighbours": [(f + step) % d_sae for step in (1, 2, 3)],
+                "neighbour_cosines": [0.8, 0.5, 0.31],
             }
         )
         if active:
@@ -189,11 +194,11 @@ TEXTS = (
 )
 
 
-def _labels(folder: Path, n_active: dict[int, int], generator: np.random.Generator) -> pd.DataFrame:
+def _labels(folder: Path, n_active: dict[int, int], amount: int, generator: np.random.Generator) -> pd.DataFrame:
     folder.mkdir(parents=True)
     living = [f for f, active in n_active.items() if active]
     rows = []
-    for index, latent in enumerate(living[:60]):
+    for index, latent in enumerate(living[:amount]):
         rivals = ("pattern", "llm:in-process") if index % 6 == 0 else ("pattern",)
         for place, labeller in enumerate(rivals):
             unparsed = index % 20 == 3
@@ -268,7 +273,7 @@ def _effects(folder: Path, labels: pd.DataFrame, generator: np.random.Generator)
     )
 
 
-def _diagnostics(folder: Path) -> None:
+def _diagnostics(folder: Path, n_active: dict[int, int], generator: np.random.Generator) -> None:
     folder.mkdir(parents=True)
 
     def over_documents(point: float, half: float) -> Interval:
@@ -278,7 +283,6 @@ def _diagnostics(folder: Path) -> None:
         folder / "metrics.json",
         {
             "explained_variance": over_documents(0.742, 0.013),
-            "pca_explained_variance": over_documents(0.521, 0.02),
             "mse": over_documents(1.83, 0.1),
             "normalised_mse": over_documents(0.198, 0.011),
             "cosine": over_documents(0.913, 0.006),
@@ -292,4 +296,57 @@ def _diagnostics(folder: Path) -> None:
             "kl_nats": Interval(0.41, None, None, 6, "documents", note="fewer than 8 documents"),
         },
     )
-    (folder / "about.json").write_text(json.dumps({"fixture": True}))
+    write_nulls(
+        folder / "nulls.json",
+        {
+            "pca": {"explained_variance": over_documents(0.521, 0.02), "cosine": over_documents(0.7, 0.02)},
+            "random_dictionary": {"explained_variance": over_documents(0.083, 0.01)},
+            "random_model": {"explained_variance": over_documents(0.655, 0.02), "l0": over_documents(32, 0)},
+        },
+    )
+    _diagnosed(n_active, generator).to_parquet(folder / "latents.parquet")
+    _slices().to_parquet(folder / "slices.parquet")
+
+
+def _diagnosed(n_active: dict[int, int], generator: np.random.Generator) -> pd.DataFrame:
+    amounts = np.array(list(n_active.values()))
+    bins = len(BIN_EDGES) - 1
+    middle = np.exp(-0.5 * ((np.arange(bins) - 52) / 6) ** 2)
+    histogram = [generator.poisson(amount * middle / middle.sum()).tolist() for amount in amounts]
+
+    def column(low: float, high: float) -> list[float]:
+        return np.where(amounts > 0, generator.uniform(low, high, len(amounts)), np.nan).tolist()
+
+    return pd.DataFrame(
+        {
+            "latent": np.arange(len(amounts), dtype=np.int32),
+            "density": amounts / 20_000,
+            "n_active": amounts,
+            "dead": amounts == 0,
+            "dense": amounts > 2_000,
+            "max_activation": np.where(amounts > 0, 9.0, 0.0),
+            "histogram": histogram,
+            "coherence": column(0.1, 0.9),
+            "ablation_sparsity": column(0.01, 0.3),
+            "logit_specificity": column(0.2, 0.6),
+            "max_cosine": generator.uniform(0.1, 0.9, len(amounts)),
+            "max_cosine_latent": (np.arange(len(amounts)) + 1) % len(amounts),
+            "seed_cosine": generator.uniform(0.2, 1, len(amounts)),
+        }
+    )
+
+
+def _slices() -> pd.DataFrame:
+    slices = {
+        "position": ["0", "1", "2 to 3", "4 to 7", "8 to 15", "16 to 31", "32 to 63", "64 to 127"],
+        "token_frequency": ["unseen in training", "under 0.01 %", "0.01 to 0.1 %", "0.1 to 1 %", "over 1 %"],
+    }
+    rows = [
+        {"slice": kind, "bucket": bucket, "order": order, "metric": metric, "tokens": 500}
+        | {"point": point + 0.02 * order, "low": point - 0.05 + 0.02 * order, "high": point + 0.05 + 0.02 * order}
+        | {"n": 38, "note": ""}
+        for kind, buckets in slices.items()
+        for metric, point in (("explained_variance", 0.6), ("l0", 31.0))
+        for order, bucket in enumerate(buckets)
+    ]
+    return pd.DataFrame(rows)

@@ -8,7 +8,6 @@ import pandas as pd
 
 from saeops.report.contents import Contents
 from saeops.report.figures import Chart, Dose, dose_response
-from saeops.report.numbers import number
 from saeops.report.rows import title_of
 from saeops.report.sampling import chosen_labels
 from saeops.stats import Interval
@@ -58,16 +57,11 @@ def benches(contents: Contents) -> tuple[Bench, ...]:
     )
 
 
-def headline(effects: pd.DataFrame, latent: int) -> str:
-    """What the strongest steering did, in words; empty where the latent was not tested."""
-    doses = _doses(effects, latent)
-    if not doses:
-        return ""
-    last = doses[-1]
-    return (
-        f"Steered ×{last.strength:g}, its own tokens move by {number(last.effect.point)} nats; "
-        f"random directions, by {number(last.control.point)}."
-    )
+def steering(effects: pd.DataFrame) -> "pd.Series[float]":
+    """By latent, how far the strongest steering moves its own tokens beyond what random directions do, in nats."""
+    is_dose = (effects["kind"] == "steer") & (effects["metric"] == "target_logprob")
+    strongest = effects[is_dose].sort_values("strength").groupby("latent").tail(1)
+    return strongest.set_index("latent")["difference_point"]
 
 
 def effect_views(effects: pd.DataFrame, latent: int) -> tuple[EffectView, ...]:

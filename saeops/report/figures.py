@@ -13,6 +13,11 @@ from saeops.stats import Interval
 WIDTH, HEIGHT = 340.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 10.0, 10.0, 38.0
 
+CURVE_POINTS = 200
+"""Readings of a curve at most."""
+PROFILE_LETTERS = 44
+"""Letters of bucket names that fit under a figure."""
+
 Array = np.ndarray
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -33,6 +38,30 @@ class Bar:
     y: float
     width: float
     height: float
+    says: str
+    low: float
+    """Where the bin begins, on the chart's axis."""
+    high: float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a histogram counts, so that a reader can pick a range of it."""
+
+    column: str
+    """Name of the column in the page's index."""
+    low: float
+    high: float
+    is_log: bool
+    """`low`, `high` and the bins are log10 of the values."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place on a curve, in pixels, with its reading."""
+
+    x: float
+    y: float
     says: str
 
 
@@ -69,10 +98,14 @@ class Chart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     bars: tuple[Bar, ...] = ()
+    axis: Axis | None = None
+    """Of a histogram whose bars filter the feature browser."""
     path: str = ""
     """A curve's SVG path."""
     null_path: str = ""
     """The curve of what it is compared with."""
+    points: tuple[Point, ...] = ()
+    """Of a curve, for who reads it off with a pointer."""
     marks: tuple[Mark, ...] = ()
     width: float = WIDTH
     height: float = HEIGHT
@@ -115,12 +148,14 @@ def histogram(
     bins: int = 28,
     log10: bool = False,
     limits: tuple[float, float] | None = None,
+    column: str = "",
 ) -> Chart | None:
     """A histogram, or None where there is nothing to count.
 
     Args:
         values: what is counted; with `log10`, only the positive ones are.
         limits: the axis, where it is known beforehand.
+        column: the index's column of the same values, whose ranges a reader may pick.
     """
     values = np.log10(values[values > 0]) if log10 else values
     if values.size == 0:
@@ -138,12 +173,15 @@ def histogram(
             width=x(right) - x(left) - 1,
             height=y(0) - y(height),
             says=f"{text(left)} to {text(right)}: {height} {y_label}",
+            low=left,
+            high=right,
         )
         for left, right, height in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
         if height
     )
     x_ticks = _log_ticks(x) if log10 else _ticks(x)
-    return Chart(title, says, x_label, y_label, x_ticks, _ticks(y, 4, whole=True), bars=bars)
+    axis = Axis(column, low, high, log10) if column else None
+    return Chart(title, says, x_label, y_label, x_ticks, _ticks(y, 4, whole=True), bars=bars, axis=axis)
 
 
 def curve(
@@ -159,7 +197,35 @@ def curve(
     floor = 0.0 if low == 0 or 0 < low < 0.5 * high else low - slack
     x, y = _scales((points[0][0], points[-1][0]), (floor, high + slack))
     path = "M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in points)
-    return Chart(title, says, x_label, y_label, _ticks(x, 4), _ticks(y, 4), path=path)
+    step = max(1, len(points) // CURVE_POINTS)
+    read = tuple(Point(x(a), y(b), f"{_short(a)} {x_label}: {number(b)}") for a, b in points[::step])
+    return Chart(title, says, x_label, y_label, _ticks(x, 4), _ticks(y, 4), path=path, points=read)
+
+
+def profile(
+    buckets: Sequence[tuple[str, Interval]], *, title: str, says: str, x_label: str, y_label: str
+) -> Chart | None:
+    """A figure with its interval in each bucket, in their order; None where fewer than two are known."""
+    if len(buckets) < 2:
+        return None
+    ends = [end for _, i in buckets for end in (i.point, i.low, i.high) if end is not None]
+    slack = (max(ends) - min(ends)) * 0.06 or 1.0
+    x, y = _scales((-0.5, len(buckets) - 0.5), (min(ends) - slack, max(ends) + slack))
+    marks = tuple(
+        Mark(
+            x(place),
+            y(interval.point),
+            None if interval.low is None else y(interval.low),
+            None if interval.high is None else y(interval.high),
+            is_null=False,
+            says=f"{name}: {interval}",
+        )
+        for place, (name, interval) in enumerate(buckets)
+    )
+    path = "M" + "L".join(f"{mark.x:.1f} {mark.y:.1f}" for mark in marks)
+    step = math.ceil(len(buckets) * max(len(name) for name, _ in buckets) / PROFILE_LETTERS)
+    ticks = tuple(Tick(x(place), name) for place, (name, _) in enumerate(buckets) if place % step == 0)
+    return Chart(title, says, x_label, y_label, ticks, _ticks(y, 4), path=path, marks=marks)
 
 
 def dose_response(doses: Sequence[Dose], *, title: str, y_label: str) -> Chart | None:

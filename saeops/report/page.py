@@ -1,6 +1,7 @@
 """The report page: one self-contained HTML file that opens in a browser without a network."""
 
 import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,24 +13,28 @@ from markupsafe import Markup
 
 from saeops.promotion.policy import PromotePolicy
 from saeops.promotion.verdict import Verdict
-from saeops.report.charts import charts
-from saeops.report.contents import Contents
+from saeops.report.blocks import pack
+from saeops.report.charts import charts, profiles
+from saeops.report.contents import Champion, Contents
 from saeops.report.declared import DECLARED
 from saeops.report.effects import benches
-from saeops.report.features import Card, Texts, card
+from saeops.report.excerpts import Excerpts
+from saeops.report.features import features
+from saeops.report.index import Judged
 from saeops.report.numbers import count, number, plural, share
-from saeops.report.rows import groups, nulls_of, title_of
+from saeops.report.rows import Rivals, groups, title_of
 from saeops.report.ruling import Command, Size, ruling
-from saeops.report.sampling import Chosen, Coverage, choose, coverage
+from saeops.report.sampling import Coverage, coverage, drawn_order
+from saeops.report.strings import Texts
 from saeops.review.outcome import ReviewOutcome
 from saeops.stats import Interval
 
-PICTURES = {
-    "l0": "How many latents fire on a token",
-    "activations": "How strongly some latents fire",
-    "positions": "Explained variance along the window",
-}
+PICTURES = {"l0": "How many latents fire on a token"}
 """Figures of diagnostics whose data no table holds; the page draws the others itself."""
+
+SCRIPTS = ("start", "data", "search", "card", "list", "browser", "keys", "figures", "scatter")
+"""Files of `js/`, in the order in which they run."""
+STYLES = ("page.css", "browser.css")
 
 
 @dataclass(frozen=True)
@@ -68,41 +73,59 @@ def render(
     texts: Texts,
     verdict: Verdict | None,
     review: ReviewOutcome | None,
+    champion: Champion | None = None,
 ) -> str:
-    """The whole page as HTML; all text that came from a model or a corpus is escaped.
+    """The whole page as HTML; all text that came from a model or a corpus is escaped, or packed into base64.
 
     Args:
         texts: token ids to the text of each.
+        champion: what the bundle is compared with, where there is another.
     """
     review = review or contents.review
     cover = measure_coverage(contents, choices, review)
-    chosen = choose(contents, seed=choices.seed)
-    cards = _Cards(contents, choices, texts, frozenset(review.pending))
-    metrics = {**contents.metrics, "review_acceptance": review.acceptance}
-    return (
-        _environment()
-        .get_template("page.jinja")
-        .render(
-            head={"name": choices.name, "digest": contents.digest, "facts": headline(contents)},
-            ruling=ruling(verdict, review, name=choices.name, size=choices.size),
-            groups=groups(metrics, DECLARED, choices.policy.gates, nulls_of(contents.meta)),
-            charts=charts(contents),
-            pictures=_pictures(contents),
-            coverage_sentence=coverage_sentence(cover, chosen),
-            funnel=_funnel(cover),
-            samples={
-                "random": [cards(latent) for latent in chosen.random],
-                "random_labelled": [cards(latent) for latent in chosen.random_labelled],
-                "best": [cards(latent) for latent in chosen.best],
-                **_samples_say(chosen, cover),
-            },
-            interventions=benches(contents),
-            interventions_say=_interventions_say(cover.benched),
-            provenance=_provenance(contents),
-            reproduce=_reproduce(choices.name),
-            params_text=yaml.safe_dump(contents.provenance.params, sort_keys=False, allow_unicode=True),
-        )
+    waiting = frozenset(review.pending)
+    found = features(
+        contents,
+        drawn_order(contents, seed=choices.seed),
+        Judged(
+            choices.min_positives,
+            choices.policy.trusted_confidence,
+            waiting=waiting,
+            reviewed=contents.queued - waiting,
+        ),
+        texts,
     )
+    metrics = {**contents.metrics, "review_acceptance": review.acceptance}
+    rivals = rivals_of(contents, champion)
+    environment = _environment()
+    script = _script(environment)
+    return environment.get_template("page.jinja").render(
+        head={"name": choices.name, "digest": contents.digest, "facts": headline(contents)},
+        ruling=ruling(verdict, review, name=choices.name, size=choices.size),
+        groups=groups(metrics, DECLARED, choices.policy.gates, rivals),
+        champion=champion.digest if champion else None,
+        nulls=[rivals.title(null) for null in rivals.nulls],
+        charts=charts(contents),
+        profiles=profiles(contents),
+        pictures=_pictures(contents),
+        coverage_sentence=coverage_sentence(cover, choices.seed),
+        shown_sentence=shown_sentence(found.excerpts, cover),
+        funnel=_funnel(cover),
+        blocks={"index": pack(found.index), "details": [pack(block) for block in found.details]},
+        interventions=benches(contents),
+        interventions_say=_interventions_say(cover.benched),
+        provenance=_provenance(contents),
+        reproduce=_reproduce(choices.name),
+        params_text=yaml.safe_dump(contents.provenance.params, sort_keys=False, allow_unicode=True),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=Markup("\n".join(_source(environment, name) for name in STYLES)),
+    )
+
+
+def rivals_of(contents: Contents, champion: Champion | None = None) -> Rivals:
+    """What the bundle's figures are shown beside."""
+    return Rivals(contents.nulls, champion.metrics if champion else {}, contents.meta.sites.transcodes)
 
 
 def measure_coverage(contents: Contents, choices: Choices, review: ReviewOutcome) -> Coverage:
@@ -132,36 +155,23 @@ def headline(contents: Contents) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def coverage_sentence(cover: Coverage, chosen: Chosen) -> str:
+def coverage_sentence(cover: Coverage, seed: int) -> str:
     """How much of the dictionary anybody has looked at, in words."""
-    shown = len({*chosen.random, *chosen.random_labelled, *chosen.best})
     return (
         f"Of {plural(cover.latents, 'latent')}, {count(cover.living)} fire on the explain documents. "
         f"{count(cover.labelled)} carry a label, {count(cover.scored)} of these labels were tested on enough "
         f"firing snippets, {count(cover.trusted)} are trusted, and people decided on {count(cover.reviewed)}. "
-        f"{count(shown)} are shown here; the random ones were drawn with seed {chosen.seed} "
-        "before anything was known of their labels."
+        f"All stand below, first in an order drawn with seed {seed} before anything was known of their labels."
     )
 
 
-class _Cards:
-    """Cards by latent, each made once."""
-
-    def __init__(self, contents: Contents, choices: Choices, texts: Texts, waiting: frozenset[int]) -> None:
-        self._contents, self._choices, self._texts, self._waiting = contents, choices, texts, waiting
-        self._made: dict[int, Card] = {}
-
-    def __call__(self, latent: int) -> Card:
-        if latent not in self._made:
-            self._made[latent] = card(
-                self._contents,
-                latent,
-                texts=self._texts,
-                min_positives=self._choices.min_positives,
-                trusted_confidence=self._choices.policy.trusted_confidence,
-                waiting=latent in self._waiting,
-            )
-        return self._made[latent]
+def shown_sentence(shown: Excerpts, cover: Coverage) -> str:
+    """How many of the catalog's contexts the page holds."""
+    return (
+        f"Contexts: {count(len(shown.contexts))} of the catalog’s {count(shown.of_all)}, at most "
+        f"{shown.a_latent} of each of the {count(cover.living)} living latents: its strongest, and samples from "
+        "down its activation range."
+    )
 
 
 def _environment() -> Environment:
@@ -177,6 +187,16 @@ def _environment() -> Environment:
         number=number, share=share, between=_between, px=_pixels, breaks=_breaks, commands=_commands
     )
     return environment
+
+
+def _source(environment: Environment, name: str) -> str:
+    """A file as it is: scripts and styles are no templates."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0].strip()
+
+
+def _script(environment: Environment) -> str:
+    return "\n".join(_source(environment, f"js/{name}.js") for name in SCRIPTS)
 
 
 def _pixels(value: float) -> str:
@@ -212,16 +232,6 @@ def _funnel(cover: Coverage) -> list[Step]:
         ("benched", cover.benched),
     )
     return [Step(what, amount, 100 * amount / max(cover.latents, 1)) for what, amount in steps]
-
-
-def _samples_say(chosen: Chosen, cover: Coverage) -> dict[str, str]:
-    return {
-        "random_says": f"{len(chosen.random)} of all {count(cover.latents)} latents, the dead and the "
-        f"unlabelled included, in the order drawn (seed {chosen.seed}).",
-        "labelled_says": f"{len(chosen.random_labelled)} more, drawn from the {count(cover.labelled)} labelled.",
-        "best_says": f"The {len(chosen.best)} labels with the highest confidence among those not shown beside: "
-        "the flattering end, not the typical one.",
-    }
 
 
 def _interventions_say(benched: int) -> str:

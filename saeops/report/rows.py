@@ -1,12 +1,12 @@
 """The table of metrics: every figure with its interval, its null, its gate, and where they lie on one axis."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from saeops.metrics import Metric
+from saeops.metrics import Better, Metric
 from saeops.promotion.policy import Gate
 from saeops.report.numbers import count, number, short
-from saeops.sae.canonical import SaeMeta
 from saeops.stats import Interval
 
 
@@ -16,7 +16,7 @@ class Declared:
 
     title: str
     question: str
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Metric[Any], ...]
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,72 @@ class Null:
 
 
 NULLS = {
-    "explained_variance": Null("pca_explained_variance", "PCA of equal size"),
     "label_confidence": Null("label_shuffled_confidence", "labels of other latents"),
     "steering_effect_nats": Null("steering_vs_random_nats", "random directions", is_difference=True),
     "ablation_effect_nats": Null("ablation_vs_random_nats", "random directions", is_difference=True),
     "panel_specificity_nats": Null("panel_specificity_vs_random_nats", "random directions", is_difference=True),
     "off_target_kl_nats": Null("off_target_kl_random_nats", "random directions"),
 }
+"""Nulls that are measured as figures of their own."""
+
+NULL_TITLES = {
+    "pca": "PCA of equal L0",
+    "random_dictionary": "random dictionary",
+    "random_model": "SAE of a random model",
+    "shuffled": "shuffled",
+    "random_directions": "random directions",
+}
+"""Names in nulls.json, as people read them; where there are several, they stand in this order."""
 
 
-def nulls_of(meta: SaeMeta) -> Mapping[str, Null]:
-    """What stands beside which figure; PCA between two sites is the best linear map."""
-    linear = Null("pca_explained_variance", "linear map of equal rank")
-    return {**NULLS, "explained_variance": linear} if meta.sites.transcodes else NULLS
+@dataclass(frozen=True)
+class Rivals:
+    """What every figure is shown beside."""
+
+    nulls: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """Null, then metric."""
+    champion: Mapping[str, Interval] = field(default_factory=dict)
+    """The champion's figures; empty where there is none, or this is it."""
+    transcodes: bool = False
+    """PCA between two sites is the best linear map of equal rank."""
+
+    def title(self, null: str) -> str:
+        """A null's name as people read it."""
+        is_map = null == "pca" and self.transcodes
+        return "linear map of equal rank" if is_map else NULL_TITLES.get(null, null.replace("_", " "))
+
+
+ALONE = Rivals()
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One figure to compare with."""
+
+    kind: Literal["null", "champion"]
+    what: str
+    interval: Interval
+
+
+def beside(name: str, metrics: Mapping[str, Interval], rivals: Rivals) -> tuple[Beside, ...]:
+    """The champion's figure, then the nulls', as far as they were measured."""
+    found = [Beside("champion", "champion", rivals.champion[name])] if name in rivals.champion else []
+    ranked = sorted(rivals.nulls, key=lambda null: ([*NULL_TITLES, null].index(null), null))
+    measured = [(rivals.title(null), rivals.nulls[null].get(name)) for null in ranked]
+    own = null_beside(name, metrics)
+    measured += [(NULLS[name].what, own)] if own else []
+    return tuple(found + [Beside("null", what, interval) for what, interval in measured if interval])
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A figure to compare with, placed on the axis."""
+
+    kind: Literal["null", "champion"]
+    point: float
+    low: float | None
+    high: float | None
+    says: str
 
 
 @dataclass(frozen=True)
@@ -53,9 +106,7 @@ class Whisker:
     """None where nothing was sampled."""
     low: float | None
     high: float | None
-    null: float | None
-    null_low: float | None
-    null_high: float | None
+    rings: tuple[Ring, ...]
     gate: float | None
     zero: float | None
     """Where 0 lies, when it is not the axis' start."""
@@ -76,8 +127,8 @@ class Row:
     point: str
     interval: str
     n: str
-    null: str
-    null_point: str
+    beside: tuple[tuple[str, str, str, str], ...]
+    """Kind, what, figure and interval."""
     gate: str
     whisker: Whisker
 
@@ -95,50 +146,64 @@ def groups(
     metrics: Mapping[str, Interval],
     declared: Sequence[Declared],
     gates: Sequence[Gate],
-    nulls: Mapping[str, Null] = NULLS,
+    rivals: Rivals = ALONE,
 ) -> tuple[Group, ...]:
     """All metrics, grouped as declared; what nobody declared comes last, so that nothing is left out."""
-    beside = {null.metric for name, null in nulls.items() if name in metrics and not null.is_difference}
-    known = {metric.name for group in declared for metric in group.metrics}
-    strays = tuple(_undeclared(name) for name in sorted(metrics.keys() - known))
+    ringed = {null.metric for name, null in NULLS.items() if name in metrics and not null.is_difference}
+    known = {metric.name: metric for group in declared for metric in group.metrics}
+    strays = sorted(metrics.keys() - known)
     asked = {gate.metric: gate for gate in gates}
-    made = (
-        Group(
-            group.title,
-            group.question,
-            tuple(
-                row(metric, metrics, asked.get(metric.name), nulls)
-                for metric in group.metrics
-                if metric.name in metrics and metric.name not in beside
-            ),
-        )
-        for group in (*declared, Declared("Other", "", strays))
-    )
+
+    def rows(metrics_of: Sequence[Metric[Any]]) -> tuple[Row, ...]:
+        shown = (m for m in metrics_of if m.name in metrics and m.name not in ringed)
+        return tuple(row(m.name, metrics, asked.get(m.name), rivals, Words.of(m)) for m in shown)
+
+    made = [Group(group.title, group.question, rows(group.metrics)) for group in declared]
+    made.append(Group("Other", "", tuple(row(name, metrics, asked.get(name), rivals) for name in strays)))
     return tuple(group for group in made if group.rows)
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a metric's declaration says of it."""
+
+    unit: str = "1"
+    better: Better = "none"
+    formula: str = "declared nowhere"
+    source: str = "unknown"
+
+    @classmethod
+    def of(cls, metric: Metric[Any]) -> "Words":
+        return cls(metric.unit, metric.better, metric.formula, metric.source)
+
+
+UNDECLARED = Words()
+
+
 def row(
-    metric: Metric, metrics: Mapping[str, Interval], gate: Gate | None, nulls: Mapping[str, Null] = NULLS
+    name: str,
+    metrics: Mapping[str, Interval],
+    gate: Gate | None,
+    rivals: Rivals = ALONE,
+    words: Words = UNDECLARED,
 ) -> Row:
     """One metric's row."""
-    interval = metrics[metric.name]
-    null = nulls.get(metric.name)
-    beside = null_beside(metric.name, metrics)
+    interval = metrics[name]
+    found = beside(name, metrics, rivals)
     limit = None if gate is None else gate.at_least if gate.at_least is not None else gate.at_most
     return Row(
-        name=metric.name,
-        title=title_of(metric.name),
-        formula=metric.formula,
-        source=metric.source,
-        unit="" if metric.unit == "1" else metric.unit,
-        better=metric.better,
+        name=name,
+        title=title_of(name),
+        formula=words.formula,
+        source=words.source,
+        unit="" if words.unit == "1" else words.unit,
+        better=words.better,
         point=number(interval.point) if interval.n else "–",
         interval=bounds(interval),
         n=f"{count(interval.n)} {interval.unit}",
-        null=null.what if null and beside else "",
-        null_point=number(beside.point) if beside else "",
+        beside=tuple((one.kind, one.what, number(one.interval.point), bounds(one.interval)) for one in found),
         gate="" if limit is None else ("≥ " if gate and gate.at_least is not None else "≤ ") + number(limit),
-        whisker=whisker(interval, beside, limit, is_share=metric.unit == "1"),
+        whisker=whisker(interval, found, limit, is_share=words.unit == "1"),
     )
 
 
@@ -176,6 +241,8 @@ _TITLES = {
     "l0_p95": "L0, 95 % quantile",
     "ce_recovered_zero": "CE recovered, zero-ablation",
     "ce_recovered_mean": "CE recovered, mean-ablation",
+    "max_cosine": "Nearest other decoder row, cosine",
+    "seed_cosine": "Nearest in other seeds, cosine",
     "label_shuffled_confidence": "Label confidence, shuffled",
     "dose_response_rho": "Dose–response ρ",
     "target_logprob": "Log-prob of its own tokens",
@@ -188,10 +255,10 @@ _TITLES = {
 _WORDS = {word.lower(): word for word in ("CE", "KL", "TPR", "TNR", "PCA", "L0", "MSE", "LLM", "DVC", "BOS")}
 
 
-def whisker(interval: Interval, null: Interval | None, gate: float | None, *, is_share: bool = True) -> Whisker:
-    """Place a figure, its bounds, its null and its gate on one axis that starts at 0 where it can."""
+def whisker(interval: Interval, found: Sequence[Beside], gate: float | None, *, is_share: bool = True) -> Whisker:
+    """Place a figure, its bounds, what it is compared with and its gate on one axis, from 0 where it can."""
     shown = [interval.point, interval.low, interval.high, gate]
-    shown += [null.point, null.low, null.high] if null else []
+    shown += [end for one in found for end in (one.interval.point, one.interval.low, one.interval.high)]
     values = [value for value in shown if value is not None]
     low, high = min(0.0, *values), max(0.0, *values)
     if is_share and low >= 0 and high <= 1:
@@ -201,22 +268,24 @@ def whisker(interval: Interval, null: Interval | None, gate: float | None, *, is
     if high == low:
         high = low + 1.0
 
+    def at(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
     def place(value: float | None) -> float | None:
-        return None if value is None else round(100 * (value - low) / (high - low), 2)
+        return None if value is None else at(value)
+
+    def ring(one: Beside) -> Ring:
+        ends = one.interval
+        says = f"{one.what}: {number(ends.point)}, {bounds(ends)}"
+        return Ring(one.kind, at(ends.point), place(ends.low), place(ends.high), says)
 
     return Whisker(
         point=place(interval.point if interval.n else None),
         low=place(interval.low),
         high=place(interval.high),
-        null=place(null.point) if null else None,
-        null_low=place(null.low) if null else None,
-        null_high=place(null.high) if null else None,
+        rings=tuple(ring(one) for one in found),
         gate=place(gate),
         zero=place(0.0) if low < 0 else None,
         axis_low=short(low),
         axis_high=short(high),
     )
-
-
-def _undeclared(name: str) -> Metric:
-    return Metric(name, "1", "none", "declared nowhere", "unknown")

@@ -1,11 +1,14 @@
-"""Which latents the report shows: drawn at random first, the best beside them. And how much nobody looked at."""
+"""The order in which the report shows latents, drawn at random; and how much of them nobody looked at."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from saeops.report.contents import Contents
+
+Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -19,19 +22,6 @@ class Coverage:
     trusted: int
     reviewed: int
     benched: int
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The latents on the page, by how they were chosen."""
-
-    random: tuple[int, ...]
-    """Drawn from all latents, the dead included."""
-    random_labelled: tuple[int, ...]
-    """Drawn from the labelled ones."""
-    best: tuple[int, ...]
-    """Highest confidence first."""
-    seed: int
 
 
 def coverage(contents: Contents, *, min_positives: int, trusted_confidence: float, reviewed: int) -> Coverage:
@@ -50,22 +40,9 @@ def coverage(contents: Contents, *, min_positives: int, trusted_confidence: floa
     )
 
 
-def choose(contents: Contents, *, seed: int, random: int = 12, labelled: int = 6, best: int = 18) -> Chosen:
-    """Draw the sample before anything is known of its labels, then take the best of the rest."""
-    generator = np.random.default_rng(seed)
-    drawn = generator.choice(contents.latents.index.to_numpy(), min(random, contents.d_sae), replace=False)
-    labels = chosen_labels(contents.labels)
-    labels = labels[labels["text"].notna() & ~labels["latent"].isin(drawn)]
-    pool = np.sort(labels["latent"].to_numpy())
-    also = generator.choice(pool, min(labelled, len(pool)), replace=False)
-    ranked = labels[~labels["latent"].isin(also) & (labels["confidence"] > 0)]
-    ranked = ranked.sort_values(["confidence", "latent"], ascending=[False, True])
-    return Chosen(
-        random=tuple(int(latent) for latent in drawn),
-        random_labelled=tuple(int(latent) for latent in also),
-        best=tuple(int(latent) for latent in ranked["latent"].head(best)),
-        seed=seed,
-    )
+def drawn_order(contents: Contents, *, seed: int) -> Int[Array, " F"]:
+    """Every latent, the dead and the unlabelled included, in an order that depends on the seed alone."""
+    return np.random.default_rng(seed).permutation(contents.latents.index.to_numpy())
 
 
 def chosen_labels(labels: pd.DataFrame) -> pd.DataFrame:

@@ -11,8 +11,8 @@ from rich.text import Text
 from saeops.promotion.verdict import Verdict
 from saeops.report.contents import Contents
 from saeops.report.numbers import count, number
-from saeops.report.page import Choices, headline, measure_coverage
-from saeops.report.rows import Null, bounds, null_beside, nulls_of, title_of
+from saeops.report.page import Choices, headline, measure_coverage, rivals_of
+from saeops.report.rows import Rivals, beside, bounds, title_of
 from saeops.report.ruling import Ruling, ruling
 from saeops.report.sampling import Coverage
 from saeops.review.outcome import ReviewOutcome
@@ -40,7 +40,7 @@ def render_summary(
         "",
         _made(contents, choices),
         "",
-        _figures(contents.metrics, nulls_of(contents.meta)),
+        _figures(contents.metrics, rivals_of(contents)),
         "",
         _labels(measure_coverage(contents, choices, review)),
         "",
@@ -59,19 +59,19 @@ def _made(contents: Contents, choices: Choices) -> RenderableType:
 _SHOWN = {"Variant", "Latents", "k", "Tokens trained on"}
 
 
-def _figures(metrics: Mapping[str, Interval], nulls: Mapping[str, Null]) -> RenderableType:
+def _figures(metrics: Mapping[str, Interval], rivals: Rivals) -> RenderableType:
     table = _table("figure", "", "95 % interval", "n", "null beside")
     for name in KEY_METRICS:
         interval = metrics.get(name)
         if interval is None:
             continue
-        beside = null_beside(name, metrics)
+        null = next((one for one in beside(name, metrics, rivals) if one.kind == "null"), None)
         table.add_row(
             title_of(name),
             Text(number(interval.point), style="bold"),
             "none" if interval.low is None else bounds(interval),
             f"{count(interval.n)} {interval.unit}",
-            f"{nulls[name].what} {number(beside.point)}" if beside else "",
+            f"{null.what} {number(null.interval.point)}" if null else "",
         )
     return table
 

@@ -1,7 +1,6 @@
-"""Tokens as a reader sees them: shaded by activation, with white space visible but quiet."""
+"""Tokens as a reader sees them, with white space visible but quiet; `js/card.js` does the same in the report."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 _MARKS = {"\n": "↵", "\r": "␍", "\t": "⇥", " ": "·"}
@@ -17,19 +16,6 @@ class Glyph:
     is_mark: bool = False
     breaks: bool = False
     """A line ends here."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One token, or a run of silent ones."""
-
-    glyphs: tuple[Glyph, ...]
-    activation: float
-    """This latent's activation on it; 0 where it is silent."""
-    strength: float
-    """Activation as a share of the strongest shown on the card, in [0, 1]."""
-    is_peak: bool = False
-    """The token the context was picked for."""
 
 
 def glyphs(text: str) -> tuple[Glyph, ...]:
@@ -50,31 +36,6 @@ def visible(text: str) -> str:
     """A token by itself, as one string: every space and line end marked."""
     shown = "".join(_MARKS.get(character, character) for character in text)
     return "".join(glyph.text for glyph in glyphs(shown)) or "∅"
-
-
-def shade(texts: Sequence[str], activations: Sequence[float], *, strongest: float, peak: int) -> tuple[Piece, ...]:
-    """A context as pieces to draw, silent neighbours joined.
-
-    Args:
-        texts: the tokens' texts, in order.
-        activations: one latent's activation on each of them.
-        strongest: the activation that is drawn at full strength.
-        peak: index of the token the context was picked for.
-    """
-    pieces: list[Piece] = []
-    silent = ""
-    for index, (text, activation) in enumerate(zip(texts, activations, strict=True)):
-        if activation <= 0 and index != peak:
-            silent += text
-            continue
-        if silent:
-            pieces.append(Piece(glyphs(silent), 0.0, 0.0))
-            silent = ""
-        strength = min(1.0, activation / strongest) if strongest > 0 else 0.0
-        pieces.append(Piece(glyphs(text), float(activation), strength, is_peak=index == peak))
-    if silent:
-        pieces.append(Piece(glyphs(silent), 0.0, 0.0))
-    return tuple(pieces)
 
 
 def _mark(character: str) -> Glyph:

@@ -47,6 +47,18 @@ def judge_bundle(bundle: Path, *, store: ObjectStore, cache: Path, policy: Promo
     return judge(gather(candidate), theirs, policy, directions)
 
 
+def other_champion(bundle: Path, *, store: ObjectStore, cache: Path) -> Path | None:
+    """The bundle of the champion that a bundle is judged beside; None where there is none, or this is it.
+
+    Raises:
+        StageMissing, FolderDamaged, FormatUnknown: the bundle, or the champion's copy, is not whole.
+        JournalBroken: the registry cannot be trusted.
+    """
+    candidate = open_bundle(bundle)
+    champion = read_state(store, candidate.provenance.name).champion
+    return fetch(store, champion, cache) if champion and champion != candidate.digest else None
+
+
 def recorded_verdict(store: ObjectStore, state: State, digest: str) -> Verdict:
     """The verdict a version was last promoted on.
 

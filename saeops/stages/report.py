@@ -10,7 +10,7 @@ from saeops.params import Params
 from saeops.ports import Watch
 from saeops.promotion.verdict import Verdict
 from saeops.refs import Workspace
-from saeops.report.contents import read_contents
+from saeops.report.contents import read_champion, read_contents
 from saeops.report.page import Choices, render
 from saeops.report.ruling import Size
 from saeops.report.summary import render_summary
@@ -27,6 +27,7 @@ def run(
     verdict: Verdict | None,
     review: ReviewOutcome | None,
     watch: Watch,
+    champion: Path | None = None,
 ) -> Path:
     """Write `artifacts/report/index.html` from the bundle.
 
@@ -34,12 +35,20 @@ def run(
         model_tokens: the model's token ids to the text of each.
         verdict: None where nobody has asked the judge.
         review: the live ledger's; None takes the decisions sealed into the bundle.
+        champion: the champion's bundle, where there is another than this one.
 
     Raises:
         StageMissing: there is no bundle.
         FolderDamaged: the bundle's bytes changed.
     """
-    page = render(read_contents(space.bundle), choices(params), texts=model_tokens, verdict=verdict, review=review)
+    page = render(
+        read_contents(space.bundle),
+        choices(params),
+        texts=model_tokens,
+        verdict=verdict,
+        review=review,
+        champion=read_champion(champion) if champion else None,
+    )
     path = space.report / PAGE
     write_atomic(path, page.encode())
     watch.file(path)
