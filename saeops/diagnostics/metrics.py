@@ -4,6 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from saeops.diagnostics.concepts.metrics import ABSORPTION, PROBES
+from saeops.diagnostics.quality.metrics import QUALITY
 from saeops.diagnostics.ratios import Ratio, column, minus
 from saeops.diagnostics.sparsity import Densities, dead_fraction, dense_fraction, l0_quantile
 from saeops.metrics import Metric, registry
@@ -201,4 +203,4 @@ FIDELITY: tuple[Metric[pd.DataFrame], ...] = (
 BY_DOCUMENT = (*RECONSTRUCTION, *L0, *FIDELITY)
 """Measured on EvalDocumentTable alone: what two bundles are compared by, pair by pair."""
 
-METRICS = registry((*BY_DOCUMENT, *DENSITIES))
+METRICS = registry((*BY_DOCUMENT, *DENSITIES, *QUALITY, *PROBES, *ABSORPTION))

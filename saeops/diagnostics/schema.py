@@ -1,5 +1,6 @@
 """The tables of diagnostics: docs/formats/diagnostics.md."""
 
+import pandas as pd
 import pandera.pandas as pa
 from pandera.typing.pandas import Series
 
@@ -71,6 +72,13 @@ class DiagnosedLatentTable(pa.DataFrameModel):
     max_activation: Series[pa.Float32] = pa.Field(ge=0)
     histogram: Series[object]
     """Tokens by activation, in the bins of docs/formats/diagnostics.md."""
+    coherence: Series[pa.Float64] = pa.Field(nullable=True)
+    ablation_sparsity: Series[pa.Float64] = pa.Field(nullable=True)
+    logit_specificity: Series[pa.Float64] = pa.Field(nullable=True)
+    max_cosine: Series[pa.Float64] = pa.Field(nullable=True)
+    max_cosine_latent: Series[pd.Int32Dtype] = pa.Field(nullable=True, ge=0)
+    """The latent whose decoder row is nearest."""
+    seed_cosine: Series[pa.Float64] = pa.Field(nullable=True)
 
     class Config:
         strict = True

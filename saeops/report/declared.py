@@ -1,6 +1,8 @@
 """Which room declares which figures, in the order in which the report asks its questions."""
 
+from saeops.diagnostics.concepts.metrics import ABSORPTION, PROBES
 from saeops.diagnostics.metrics import DENSITIES, FIDELITY, L0, RECONSTRUCTION
+from saeops.diagnostics.quality.metrics import QUALITY
 from saeops.interventions.metrics import INTERVENTIONS
 from saeops.labelling.metrics import LABELS
 from saeops.report.rows import Declared
@@ -14,6 +16,13 @@ DECLARED = (
     ),
     Declared("Sparsity", "With how few latents, and how many of them never fire.", (*L0, *DENSITIES)),
     Declared("Fidelity", "What the model loses when it runs on the reconstruction instead.", FIDELITY),
+    Declared(
+        "Feature quality",
+        "Whether single latents mean something: on what they fire, what they write, and whether they recur.",
+        QUALITY,
+    ),
+    Declared("Known concepts", "How well single latents tell concepts that people already know.", PROBES),
+    Declared("Absorption", "How often a latent is silent where what it stands for is there.", ABSORPTION),
     Declared(
         "Labels",
         "How well the labels foretell where their latents fire, on documents that explained nothing.",

@@ -16,8 +16,9 @@ from saeops.metrics import read_metrics
 from saeops.params import ModelParams, Params
 from saeops.refs import Workspace
 from saeops.sealed import verify
-from saeops.stages import bench, diagnose, label, train
+from saeops.stages import bench, label, train
 from saeops.tables import read_table
+from tests.diagnosing import without_controls
 from tests.tiny import RecordingWatch, save_tiny_model, tiny_params
 
 PROMPTS = [("The", " class"), ("If a name", " is"), ("import", " sys"), ("This value", " must")]
@@ -50,7 +51,7 @@ def labelled(
     space = Workspace(root=tmp_path_factory.mktemp("labelled"))
     shutil.copytree(tiny_activations.sealed.path, space.activations)
     train.run(params, space, watch=RecordingWatch())
-    diagnose.run(params, space, model=tiny_model, watch=RecordingWatch())
+    without_controls(params, space, tiny_model)
     label.run(params, space, model=tiny_model, llm=None, watch=RecordingWatch())
     return space
 

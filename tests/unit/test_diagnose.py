@@ -20,8 +20,9 @@ from saeops.params import ModelParams, Params
 from saeops.refs import Workspace
 from saeops.sae.canonical import Sae
 from saeops.sealed import open_sealed, seal, verify
-from saeops.stages import diagnose, train
+from saeops.stages import train
 from saeops.tables import read_table
+from tests.diagnosing import with_controls
 from tests.tiny import RecordingWatch, save_tiny_model, tiny_params
 
 
@@ -42,8 +43,10 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def diagnosed(trained: Workspace, tiny_model: TransformersModel, params: Params) -> Workspace:
-    diagnose.run(params, trained, model=tiny_model, watch=RecordingWatch())
+def diagnosed(
+    trained: Workspace, tiny_model: TransformersModel, tiny_model_folder: Path, params: Params
+) -> Workspace:
+    with_controls(params, trained, tiny_model, tiny_model_folder)
     return trained
 
 
@@ -64,12 +67,22 @@ def test_every_declared_metric_is_measured_with_an_interval(diagnosed: Workspace
     metrics = read_metrics(diagnosed.diagnostics / "metrics.json")
     assert metrics.keys() == METRICS.keys()
     for name, interval in metrics.items():
-        assert interval.unit == "documents", name
-        # A random model hardly minds what is ablated: then there is nothing to divide by, and it says so.
-        if name.startswith("ce_recovered"):
-            assert interval.note or interval.low is not None, name
+        assert interval.unit in ("documents", "latents"), name
+        # A model that never learnt hardly minds what is ablated, and its texts hold few concepts: a figure
+        # that rests on too little says so in the place of its bounds.
+        if interval.low is None or interval.high is None:
+            assert interval.note, name
         else:
-            assert interval.low <= interval.point <= interval.high, name  # type: ignore[operator]
+            assert interval.low <= interval.point <= interval.high, name
+    for name in (
+        "explained_variance",
+        "l0",
+        "dead_fraction",
+        "delta_ce_nats",
+        "coherence",
+        "seed_stable_fraction",
+    ):
+        assert metrics[name].low is not None, name
 
 
 def test_figures_agree_with_a_plain_recomputation(diagnosed: Workspace) -> None:
@@ -124,7 +137,19 @@ def test_pca_of_equal_l0_stands_beside_every_document_figure(diagnosed: Workspac
     rank = open_sealed(diagnosed.diagnostics, kind="diagnostics").summary["pca_rank"]
     assert nulls["pca"]["l0"].point == rank
     assert nulls["pca"]["explained_variance"].point < 1
-    assert nulls["pca"]["delta_ce_nats"].point > 0
+    assert nulls["pca"]["kl_nats"].point > 0
+
+
+def test_every_null_of_an_sae_has_the_figures_of_an_sae(diagnosed: Workspace) -> None:
+    metrics = read_metrics(diagnosed.diagnostics / "metrics.json")
+    nulls = read_nulls(diagnosed.diagnostics / "nulls.json")
+    assert nulls.keys() == {"pca", "random_dictionary", "random_model", "random_directions", "shuffled"}
+    assert nulls["random_dictionary"].keys() == metrics.keys()
+    of_seeds = {"seed_cosine", "seed_stable_fraction"}
+    assert nulls["random_model"].keys() == metrics.keys() - of_seeds, "it has no SAE of another seed beside it"
+    assert nulls["shuffled"].keys() == {"coherence", "probe_loss_nats", "probe_explained"}
+    trained, random = metrics["explained_variance"], nulls["random_dictionary"]["explained_variance"]
+    assert trained.low > random.high  # type: ignore[operator]
 
 
 def test_ablating_costs_more_than_the_reconstruction(diagnosed: Workspace) -> None:
@@ -173,22 +198,22 @@ def test_every_latent_has_a_row_and_dead_ones_have_no_context(diagnosed: Workspa
 
 
 def test_the_same_inputs_keep_what_stands(
-    diagnosed: Workspace, tiny_model: TransformersModel, params: Params
+    diagnosed: Workspace, tiny_model: TransformersModel, params: Params, tiny_model_folder: Path
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in diagnosed.diagnostics.rglob("*")}
     watch = RecordingWatch()
-    diagnose.run(params, diagnosed, model=tiny_model, watch=watch)
+    with_controls(params, diagnosed, tiny_model, tiny_model_folder, watch)
     assert {p: p.stat().st_mtime_ns for p in diagnosed.diagnostics.rglob("*")} == before
     assert watch.advanced == 0, "nothing is measured again"
 
 
 def test_a_choice_of_the_catalog_leaves_the_diagnostics_alone(
-    fresh: Workspace, diagnosed: Workspace, tiny_model: TransformersModel, params: Params
+    fresh: Workspace, diagnosed: Workspace, tiny_model: TransformersModel, params: Params, tiny_model_folder: Path
 ) -> None:
     shutil.copytree(diagnosed.diagnostics, fresh.diagnostics)
     shutil.copytree(diagnosed.catalog, fresh.catalog)
     fewer = params.model_copy(update={"diagnose": params.diagnose.model_copy(update={"top_contexts": 2})})
-    made = diagnose.run(fewer, fresh, model=tiny_model, watch=RecordingWatch())
+    made = with_controls(fewer, fresh, tiny_model, tiny_model_folder)
     assert made.diagnostics.digest == verify(diagnosed.diagnostics, kind="diagnostics").digest
     assert made.catalog.digest != verify(diagnosed.catalog, kind="catalog").digest
     contexts = pd.read_parquet(fresh.catalog / "contexts.parquet")
@@ -215,63 +240,72 @@ class KillingWatch(RecordingWatch):
 
 @pytest.mark.parametrize("after", [0, 3, 8])
 def test_a_killed_run_shows_nothing_half_made_and_its_rerun_gives_the_same_bytes(
-    after: int, fresh: Workspace, diagnosed: Workspace, tiny_model: TransformersModel, params: Params
+    after: int,
+    fresh: Workspace,
+    diagnosed: Workspace,
+    tiny_model: TransformersModel,
+    params: Params,
+    tiny_model_folder: Path,
 ) -> None:
     with pytest.raises(Killed):
-        diagnose.run(params, fresh, model=tiny_model, watch=KillingWatch(after))
+        with_controls(params, fresh, tiny_model, tiny_model_folder, KillingWatch(after))
     for folder, kind in ((fresh.diagnostics, "diagnostics"), (fresh.catalog, "catalog")):
         if folder.exists():
             verify(folder, kind=kind)
     # What a kill in the middle of a write leaves behind.
     for work in (fresh.root / "artifacts" / ".work").iterdir():
         write_atomic(work / "half.parquet", b"torn")
-    diagnose.run(params, fresh, model=tiny_model, watch=RecordingWatch())
+    with_controls(params, fresh, tiny_model, tiny_model_folder)
     assert bytes_of(fresh.diagnostics) == bytes_of(diagnosed.diagnostics)
     assert bytes_of(fresh.catalog) == bytes_of(diagnosed.catalog)
     assert not list((fresh.root / "artifacts" / ".work").iterdir())
 
 
-def test_another_model_is_refused_by_digest(fresh: Workspace, params: Params, tmp_path: Path) -> None:
+def test_another_model_is_refused_by_digest(
+    fresh: Workspace, params: Params, tiny_model_folder: Path, tmp_path: Path
+) -> None:
     other = load_model(ModelParams(ref=str(save_tiny_model(tmp_path / "other", seed=1)), device="cpu"), tmp_path)
     with pytest.raises(ModelMismatch, match="harvested from"):
-        diagnose.run(params, fresh, model=other, watch=RecordingWatch())
+        with_controls(params, fresh, other, tiny_model_folder)
     assert not fresh.diagnostics.exists()
 
 
 def test_an_sae_of_another_model_is_refused(
-    fresh: Workspace, params: Params, tiny_model: TransformersModel
+    fresh: Workspace, params: Params, tiny_model: TransformersModel, tiny_model_folder: Path
 ) -> None:
     sealed, sae = open_sealed(fresh.sae, kind="sae"), Sae.load(fresh.sae)
     foreign = sae.meta.model_copy(update={"model": {**sae.meta.model, "digest": "0" * 64}})
     Sae.of(sae.tensors(), foreign).save(fresh.sae)
     seal(fresh.sae, kind="sae", version=1, inputs=sealed.inputs, summary=sealed.summary)
     with pytest.raises(ModelMismatch, match="SAE was trained on model 000000000000"):
-        diagnose.run(params, fresh, model=tiny_model, watch=RecordingWatch())
+        with_controls(params, fresh, tiny_model, tiny_model_folder)
 
 
 def test_without_an_sae_the_error_names_the_command(
-    fresh: Workspace, params: Params, tiny_model: TransformersModel
+    fresh: Workspace, params: Params, tiny_model: TransformersModel, tiny_model_folder: Path
 ) -> None:
     shutil.rmtree(fresh.sae)
     with pytest.raises(StageMissing, match="saeops train"):
-        diagnose.run(params, fresh, model=tiny_model, watch=RecordingWatch())
+        with_controls(params, fresh, tiny_model, tiny_model_folder)
 
 
-def test_a_damaged_eval_shard_is_refused(fresh: Workspace, params: Params, tiny_model: TransformersModel) -> None:
+def test_a_damaged_eval_shard_is_refused(
+    fresh: Workspace, params: Params, tiny_model: TransformersModel, tiny_model_folder: Path
+) -> None:
     shard = next(fresh.activations.rglob("eval-00000.safetensors"))
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
     with pytest.raises(FolderDamaged, match="eval-00000"):
-        diagnose.run(params, fresh, model=tiny_model, watch=RecordingWatch())
+        with_controls(params, fresh, tiny_model, tiny_model_folder)
     assert not fresh.diagnostics.exists()
 
 
 def test_few_fidelity_documents_give_a_figure_that_says_it_has_no_interval(
-    fresh: Workspace, params: Params, tiny_model: TransformersModel
+    fresh: Workspace, params: Params, tiny_model: TransformersModel, tiny_model_folder: Path
 ) -> None:
     few = params.model_copy(update={"diagnose": params.diagnose.model_copy(update={"fidelity_documents": 3})})
-    diagnose.run(few, fresh, model=tiny_model, watch=RecordingWatch())
+    with_controls(few, fresh, tiny_model, tiny_model_folder)
     delta = read_metrics(fresh.diagnostics / "metrics.json")["delta_ce_nats"]
     assert delta.low is None
     assert delta.n == 3

@@ -25,11 +25,12 @@ from saeops.sae.formats.names import Format
 from saeops.sealed import open_sealed, seal, verify
 from saeops.services import Services
 from saeops.settings import Settings
-from saeops.stages import diagnose, foreign, promote, train
+from saeops.stages import foreign, promote, train
 from saeops.stages.records import read_state
 from saeops.stages.walk import Registry
 from saeops.training.curve import Point
 from tests.bundles import NAME, author, tiny_bundle, verdict_on
+from tests.diagnosing import without_controls
 from tests.foreign import (
     draw,
     gemma_arrays,
@@ -109,7 +110,7 @@ def test_diagnose_goes_on_from_an_import_and_measures_what_it_measured_on_the_or
     ref = bring(made.path, harvested, watch, format=Format.SPARSIFY)
     assert verify(harvested.sae, kind="sae").digest == ref.digest
     for space in (trained, harvested):
-        diagnose.run(params, space, model=tiny_model, watch=watch)
+        without_controls(params, space, tiny_model, watch)
     ours, theirs = (read_metrics(space.diagnostics / "metrics.json") for space in (trained, harvested))
     for name in ("explained_variance", "l0", "dead_fraction", "delta_ce_nats"):
         assert theirs[name].point == pytest.approx(ours[name].point, abs=1e-4), name

@@ -29,8 +29,9 @@ from saeops.ports import Llm
 from saeops.refs import Workspace
 from saeops.sae.canonical import Sae
 from saeops.sealed import verify
-from saeops.stages import diagnose, label, train
+from saeops.stages import label, train
 from saeops.tables import read_table
+from tests.diagnosing import without_controls
 from tests.endpoint import Reply, endpoint
 from tests.tiny import RecordingWatch, save_tiny_model, tiny_params
 
@@ -53,7 +54,7 @@ def catalogued(
     space = Workspace(root=tmp_path_factory.mktemp("catalogued"))
     shutil.copytree(tiny_activations.sealed.path, space.activations)
     train.run(params, space, watch=RecordingWatch())
-    diagnose.run(params, space, model=tiny_model, watch=RecordingWatch())
+    without_controls(params, space, tiny_model)
     return space
 
 

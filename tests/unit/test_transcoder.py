@@ -32,8 +32,9 @@ from saeops.params import Params
 from saeops.refs import Workspace
 from saeops.sae.canonical import Sae, SaeMeta
 from saeops.sealed import open_sealed, verify
-from saeops.stages import bench, bundle, diagnose, harvest, label, report, train
+from saeops.stages import bench, bundle, harvest, label, report, train
 from saeops.tables import read_table
+from tests.diagnosing import without_controls
 from tests.killing import Killed, KillingWatch
 from tests.tiny import RecordingWatch, tiny_params
 
@@ -82,7 +83,7 @@ def trained(harvested: Workspace, params: Params) -> Workspace:
 
 @pytest.fixture(scope="module")
 def diagnosed(trained: Workspace, tiny_model: TransformersModel, params: Params) -> Workspace:
-    diagnose.run(params, trained, model=tiny_model, watch=RecordingWatch())
+    without_controls(params, trained, tiny_model)
     return trained
 
 
@@ -128,7 +129,7 @@ def test_a_target_of_another_width_is_trained_diagnosed_and_saved(
     sae = Sae.load(fresh.sae)
     assert tuple(sae.W_dec.shape) == (128, 64)
     assert (sae.meta.d_model, sae.meta.d_out) == (32, 64)
-    diagnose.run(wide, fresh, model=tiny_model, watch=RecordingWatch())
+    without_controls(wide, fresh, tiny_model)
     latents = read_table(fresh.catalog / "latents.parquet", LatentTable, rows=128)
     # Directions in the MLP's hidden layer raise no token by themselves.
     assert latents["raised_tokens"].map(len).eq(0).all()
