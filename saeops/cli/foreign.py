@@ -1,5 +1,6 @@
 """To and from other libraries."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,19 @@ from saeops.cli.app import FOREIGN, app
 from saeops.cli.options import Json, Root, open_services
 from saeops.cli.show import say_json
 from saeops.params import load_params
-from saeops.sae.formats.names import Format
+from saeops.sae.formats.names import Format, Results
 
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands there.")]
+
+
+class Written(StrEnum):
+    """For whom `export` writes."""
+
+    SAELENS = Format.SAELENS
+    SPARSIFY = Format.SPARSIFY
+    DICTIONARY_LEARNING = Format.DICTIONARY_LEARNING
+    GEMMA_SCOPE = Format.GEMMA_SCOPE
+    SAEBENCH = Results.SAEBENCH
 
 
 @app.command("import", rich_help_panel=FOREIGN)
@@ -39,18 +50,22 @@ def import_(
 
 @app.command(rich_help_panel=FOREIGN)
 def export(
-    format: Annotated[Format, typer.Option(help="For which library.")],
+    format: Annotated[Written, typer.Option(help="For whom: a library its SAE, saebench the results.")],
     to: Annotated[Path | None, typer.Option(help="Folder; artifacts/export/FORMAT otherwise.")] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="NAME@champion, a digest, a bundle's folder; artifacts/sae otherwise."),
+        typer.Option("--from", help="NAME@champion, a digest, a bundle's folder; what is in artifacts otherwise."),
     ] = None,
     force: Force = False,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
-    """Write an SAE as another library keeps it."""
-    made = open_services(root, quiet=as_json).export_sae(format, to=to, reference=source, force=force)
+    """Write an SAE as another library keeps it, or its results as SAEBench does."""
+    services = open_services(root, quiet=as_json)
+    if format is Written.SAEBENCH:
+        made = services.export_results(to=to, reference=source, force=force)
+    else:
+        made = services.export_sae(Format(format), to=to, reference=source, force=force)
     if as_json:
         say_json(made.to_json())
     else:

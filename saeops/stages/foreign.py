@@ -14,7 +14,7 @@ from saeops.refs import Ref, Workspace, parse_site
 from saeops.sae.canonical import Sae
 from saeops.sae.formats import dictionary_learning, gemma_scope, saelens, sparsify
 from saeops.sae.formats.folding import Imported
-from saeops.sae.formats.names import FILES, Format, looks_like
+from saeops.sae.formats.names import FILES, Format, Results, looks_like
 from saeops.sealed import Sealed, kept, open_sealed, seal
 from saeops.stages.train import CURVE, KIND, VERSION
 from saeops.tables import write_table
@@ -23,9 +23,9 @@ from saeops.training.curve import CurveTable
 
 @dataclass(frozen=True)
 class Exported:
-    """Where an SAE went."""
+    """Where an SAE, or its results, went."""
 
-    format: Format
+    format: Format | Results
     path: Path
     """The folder that the library loads."""
     files: tuple[str, ...]
@@ -170,6 +170,7 @@ def _tell(imported: Imported, sae: Sae, acts: ActivationSet | None, watch: Watch
     )
     for note in imported.notes:
         watch.say(f"import: {note}")
+    watch.say("import: its files do not tell which documents it was trained on, so none can be held out from it")
     if acts is None:
         watch.say(
             "import: nothing is harvested here, so it is bound to no model; it can be exported, and after "

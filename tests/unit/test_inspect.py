@@ -4,11 +4,11 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from click.testing import Result
 from typer.testing import CliRunner
 
 from saeops.activations.windows import cut_windows
@@ -173,7 +173,7 @@ def test_a_text_on_which_nothing_trusted_fires_is_shown_as_such(dictionary, mode
 
 
 @pytest.fixture
-def run(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def run(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`saeops inspect` in a checkout that reads the tiny model and has no champion."""
     params = {"name": NAME, "model": {"ref": str(folder), "sha256": None}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))

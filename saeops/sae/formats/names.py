@@ -13,6 +13,12 @@ class Format(StrEnum):
     GEMMA_SCOPE = "gemma_scope"
 
 
+class Results(StrEnum):
+    """Whose files of results are written."""
+
+    SAEBENCH = "saebench"
+
+
 FILES = {
     Format.SAELENS: ("cfg.json", "sae_weights.safetensors"),
     Format.SPARSIFY: ("cfg.json", "sae.safetensors"),

@@ -193,6 +193,15 @@ def files_of(sae: Sae) -> dict[str, bytes]:
     no_transcoder(sae, faults)
     faults.stop()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in sae.tensors().items()}
+    if sae.k is not None:
+        # A canonical SAE with k looks at no threshold.
+        tensors.pop("threshold", None)
+    config = json.dumps(config_of(sae), indent=1, sort_keys=True)
+    return {WEIGHTS: save(tensors), CONFIG: config.encode() + b"\n"}
+
+
+def config_of(sae: Sae) -> dict[str, Any]:
+    """The content of `cfg.json`."""
     config: dict[str, Any] = {
         "architecture": "jumprelu" if sae.threshold is not None else "standard",
         "d_in": sae.meta.d_model,
@@ -214,7 +223,6 @@ def files_of(sae: Sae) -> dict[str, bytes]:
         },
     }
     if sae.k is not None:
-        # A canonical SAE with k looks at no threshold, and its rows have unit norm already.
-        tensors.pop("threshold", None)
+        # A canonical SAE's rows have unit norm already.
         config |= {"architecture": "topk", "k": sae.k, "rescale_acts_by_decoder_norm": False}
-    return {WEIGHTS: save(tensors), CONFIG: json.dumps(config, indent=1, sort_keys=True).encode() + b"\n"}
+    return config
