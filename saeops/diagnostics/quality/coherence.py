@@ -71,7 +71,7 @@ def _across_documents(bags: Bags, latents: int) -> Float[Array, " F"]:
 
 def _weighed(contexts: pd.DataFrame) -> Any:
     """Context × vocabulary: Σ over a token's places of exp(−distance / REACH), times its idf."""
-    lengths_C = contexts["tokens"].map(len).to_numpy()
+    lengths_C = contexts["tokens"].map(len).to_numpy(dtype=np.int64)
     token_S = np.concatenate([np.zeros(0, dtype=np.int64), *contexts["tokens"]]).astype(np.int64)
     context_S = np.repeat(np.arange(len(contexts)), lengths_C)
     place_S = np.arange(len(token_S)) - np.repeat(np.cumsum(lengths_C) - lengths_C, lengths_C)
