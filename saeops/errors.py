@@ -5,6 +5,7 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 │   ├── ParamsInvalid               params.yaml, a profile or --set has faults (all are listed)
 │   ├── ModelUnavailable            a model reference that cannot be resolved or loaded
 │   ├── ModelMismatch               data made from one model, used with another
+│   ├── DocumentsShared             held-out documents that an SAE was trained on
 │   ├── SiteUnknown                 a site the model does not have
 │   ├── CheckpointMismatch          a checkpoint of another variant, other params or other data
 │   ├── CorpusMissing               a corpus that is not there, or holds no text
@@ -91,6 +92,10 @@ class ModelUnavailable(UsageError):
 
 class ModelMismatch(UsageError):
     """Data made from one model, used with another."""
+
+
+class DocumentsShared(UsageError):
+    """Held-out documents that an SAE was trained on."""
 
 
 class SiteUnknown(UsageError):

@@ -142,6 +142,7 @@ def _train(
     for member, one in zip(members, runs, strict=True):
         train.publish(
             one.state,
+            acts,
             work / "folding",
             work / "sweep" / member.name,
             meta=train.meta_of(member.chosen.params, acts, member.d_sae),

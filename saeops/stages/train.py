@@ -23,6 +23,7 @@ from saeops.sealed import Sealed, kept, seal
 from saeops.tables import write_table
 from saeops.training.checkpoint import CheckpointFolder
 from saeops.training.curve import CurveTable, curve_frame, loss_curve
+from saeops.training.documents import DOCUMENTS, TrainedDocumentTable, trained_documents
 from saeops.training.loop import coming, train
 from saeops.training.machine import machine_memory
 from saeops.training.memory import Memory, check_memory, in_gb, memory_needed
@@ -32,7 +33,7 @@ from saeops.training.schedule import Schedule
 from saeops.training.state import TrainState, begin, resume
 
 KIND = "sae"
-VERSION = 1
+VERSION = 2
 CURVE = "training.parquet"
 
 
@@ -59,7 +60,8 @@ def run(params: Params, space: Workspace, *, watch: Watch) -> Ref:
         checkpoints = CheckpointFolder(work / "checkpoints", params.train.keep_checkpoints, inputs)
         state = begin_or_resume(params, data, checkpoints, d_sae=d_sae, watch=watch)
         follow(state, data, checkpoints, config=params.train, watch=watch)
-        finished = publish(state, work / "sae", space.sae, meta=meta_of(params, acts, d_sae), inputs=inputs)
+        meta = meta_of(params, acts, d_sae)
+        finished = publish(state, acts, work / "sae", space.sae, meta=meta, inputs=inputs)
     shutil.rmtree(work, ignore_errors=True)
     return Ref.of(finished)
 
@@ -204,13 +206,22 @@ def meta_of(params: Params, acts: ActivationSet, d_sae: int) -> SaeMeta:
     )
 
 
-def publish(state: TrainState, work: Path, target: Path, *, meta: SaeMeta, inputs: dict[str, object]) -> Sealed:
+def publish(
+    state: TrainState,
+    acts: ActivationSet,
+    work: Path,
+    target: Path,
+    *,
+    meta: SaeMeta,
+    inputs: dict[str, object],
+) -> Sealed:
     """Fold, write, seal, and put in place."""
     shutil.rmtree(work, ignore_errors=True)
     normalisation = state.normalisation.to(torch.device("cpu"))
     sae: Sae = fold(state.sae.weights(), meta, input=normalisation.input, target=normalisation.target)
     sae.save(work)
     write_table(curve_frame(state.curve), work / CURVE, CurveTable, rows=len(state.curve))
+    write_table(trained_documents(acts.documents), work / DOCUMENTS, TrainedDocumentTable)
     last = state.curve[-1]
     summary = {
         **meta.model_dump(mode="json", exclude={"policy"}),
