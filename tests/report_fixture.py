@@ -306,6 +306,8 @@ def _diagnostics(folder: Path, n_active: dict[int, int], generator: np.random.Ge
     )
     _diagnosed(n_active, generator).to_parquet(folder / "latents.parquet")
     _slices().to_parquet(folder / "slices.parquet")
+    _concepts(generator).to_parquet(folder / "concepts.parquet")
+    _letters(generator).to_parquet(folder / "letters.parquet")
 
 
 def _diagnosed(n_active: dict[int, int], generator: np.random.Generator) -> pd.DataFrame:
@@ -350,3 +352,51 @@ def _slices() -> pd.DataFrame:
         for order, bucket in enumerate(buckets)
     ]
     return pd.DataFrame(rows)
+
+
+DOCUMENTS = 38
+
+
+def _concepts(generator: np.random.Generator) -> pd.DataFrame:
+    tokens = np.full(DOCUMENTS, 500)
+    rows = []
+    for place, (concept, meaning) in enumerate(
+        (("digit", "a digit"), ("comma", "a comma"), ("backtick", "a tick"))
+    ):
+        measured = concept != "backtick"
+        positives = generator.binomial(tokens, 0.1)
+        entropy = 0.325
+        loss = np.full(DOCUMENTS, entropy * (0.2 + 0.4 * place)) * tokens * generator.uniform(0.9, 1.1, DOCUMENTS)
+        figures = {
+            "latent": place + 1,
+            "weight": -0.4 if place else 2.0,
+            "fit_loss": float(loss.sum() / tokens.sum()),
+            "loss": float(loss.sum() / tokens.sum()),
+            "entropy": entropy,
+            "shuffled_loss": entropy * 0.99,
+            "auc": 0.93,
+            "f1": 0.71,
+        }
+        row = {"concept": concept, "meaning": meaning, "tokens": int(tokens.sum()), "measured": measured}
+        row |= {"positives": int(positives.sum())} | {
+            name: figures[name] if measured else None for name in figures
+        }
+        row |= {"document_tokens": tokens.tolist(), "document_positives": positives.tolist()}
+        rows.append(row | {"document_loss": loss.tolist() if measured else []})
+    return pd.DataFrame(rows).astype({"latent": "Int32"})
+
+
+def _letters(generator: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for place, letter in enumerate("abx"):
+        measured = letter != "x"
+        absorbed, right = 4 + 20 * place, 120
+        rate = wilson(absorbed, right, unit="words")
+        of_documents = generator.multinomial(right, np.full(DOCUMENTS, 1 / DOCUMENTS)).tolist() if measured else []
+        row = {"letter": letter, "measured": measured, "probe_words": 300, "probe_f1": 0.9 if measured else 0.2}
+        row |= {"words": 140, "right": right, "main_latents": [3, 5][: place + 1] if measured else []}
+        row |= {"main_f1": 0.6 if measured else None, "main_fires": 90, "absorbed": absorbed}
+        row |= _three("rate", rate) if measured else {"rate": None, "rate_low": None, "rate_high": None}
+        row |= {"fraction": 0.1 if measured else None, "document_right": of_documents}
+        rows.append(row | {"document_absorbed": [0.0] * len(of_documents), "document_fraction": of_documents})
+    return pd.DataFrame(rows).rename(columns={"rate_low": "low", "rate_high": "high"})

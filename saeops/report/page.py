@@ -15,6 +15,7 @@ from saeops.promotion.policy import PromotePolicy
 from saeops.promotion.verdict import Verdict
 from saeops.report.blocks import pack
 from saeops.report.charts import charts, profiles
+from saeops.report.concepts import known
 from saeops.report.contents import Champion, Contents
 from saeops.report.declared import DECLARED
 from saeops.report.effects import benches
@@ -107,6 +108,7 @@ def render(
         nulls=[rivals.title(null) for null in rivals.nulls],
         charts=charts(contents),
         profiles=profiles(contents),
+        concepts=known(contents),
         pictures=_pictures(contents),
         coverage_sentence=coverage_sentence(cover, choices.seed),
         shown_sentence=shown_sentence(found.excerpts, cover),

@@ -25,6 +25,7 @@ from saeops.promotion.verdict import Verdict
 from saeops.refs import Workspace
 from saeops.report.blocks import pack, rounded, unpack
 from saeops.report.charts import profiles
+from saeops.report.concepts import known
 from saeops.report.contents import Champion, Contents, read_contents
 from saeops.report.declared import DECLARED
 from saeops.report.excerpts import LEAST_CONTEXTS, MOST_CONTEXTS, excerpts
@@ -39,7 +40,7 @@ from saeops.report.summary import render_summary
 from saeops.report.tokens import visible
 from saeops.stages import report
 from saeops.stats import Interval
-from tests.report_fixture import D_SAE, DEAD, HOSTILE, HOSTILE_LABEL, Fixture, write_fixture
+from tests.report_fixture import D_SAE, DEAD, HOSTILE, HOSTILE_LABEL, TEXTS, Fixture, write_fixture
 
 DIRECTIONS: dict[str, Better] = {m.name: m.better for group in DECLARED for m in group.metrics}
 
@@ -212,6 +213,33 @@ def test_a_metric_nobody_declared_is_still_shown(contents: Contents) -> None:
     stray = Interval(3.0, 2.0, 4.0, 9, "documents")
     found = groups({**contents.metrics, "invented": stray}, DECLARED, ())
     assert [row.name for row in found[-1].rows] == ["invented"]
+
+
+def test_known_concepts_and_letters_stand_with_their_latents_the_best_first(contents: Contents, page: str) -> None:
+    concepts, letters = known(contents)
+    assert [one.name for one in concepts.told] == ["digit", "comma"]
+    assert concepts.told[0].figure == "0.80"
+    assert " to " in concepts.told[0].interval, "an interval over documents"
+    assert [ring.says for ring in concepts.told[0].whisker.rings] == [
+        "labels moved along the text: 0.0100, no interval"
+    ]
+    assert "by its silence" in concepts.told[1].says
+    assert concepts.left_out.endswith("backtick.")
+    assert [(one.name, one.latents) for one in letters.told] == [
+        ("a", ((3, TEXTS[2]),)),
+        ("b", ((3, TEXTS[2]), (5, TEXTS[4]))),
+    ]
+    assert letters.told[0].figure == "0.033"
+    assert 'href="#latent=5"' in page
+    assert "Not measured" in Seen(page).text
+
+
+def test_a_bundle_without_concepts_has_no_section_of_them(built: Fixture, contents: Contents) -> None:
+    bare = replace(contents, concepts=pd.DataFrame(), letters=pd.DataFrame())
+    page = render(bare, report.choices(built.params), texts=built.words.texts, verdict=None, review=None)
+    assert known(bare) == ()
+    assert 'id="concepts"' not in page
+    assert 'href="#concepts"' not in page
 
 
 # ── the features ────────────────────────────────────────────────────────────
