@@ -80,7 +80,7 @@ def quality(
         LatentQuality(
             coherence=coherence(bags, F),
             ablation_sparsity=effects.own_F,
-            logit_specificity=_specificity(latents, model, sae.W_dec),
+            logit_specificity=_of_living(latents, _specificity(latents, model, sae.W_dec)),
             max_cosine=near.cosine_F,
             max_cosine_latent=near.latent_F,
             seed_cosine=_stability(latents),
@@ -109,6 +109,10 @@ def _specificity(latents: Latents, model: Model, rows: Float[Tensor, "R E"]) -> 
     if not writes_to_residual(latents.sae.meta.sites.target):
         return None
     return logit_specificity(model.unembed, rows, vocabulary=model.vocabulary)
+
+
+def _of_living(latents: Latents, value_F: Float[Array, " F"] | None) -> Float[Array, " F"] | None:
+    return None if value_F is None else np.where(latents.living_F, value_F, np.nan)
 
 
 def _random_directions(sae: Sae, seed: int) -> Float[Tensor, "R E"]:

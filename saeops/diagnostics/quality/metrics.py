@@ -115,7 +115,7 @@ BY_COLUMN: Mapping[str, tuple[Metric[LatentQuality], ...]] = {
             "logit_specificity",
             "1",
             "lower",
-            "mean over latents of (Σ|w|)² / (Σ w² · V), w the decoder row’s direct logit effects",
+            "mean over living latents of (Σ|w|)² / (Σ w² · V), w the decoder row’s direct logit effects",
             "saeops, the measure of ablation_sparsity",
             "(0, 1]",
             Mean("logit_specificity"),
