@@ -5,9 +5,10 @@ Each room declares its own in a registry (`diagnostics/metrics.py`, `labelling/m
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -40,10 +41,26 @@ class Metric(Generic[T]):
     measure: Callable[[T, Bootstrap], Interval]
     """The figure with its interval, from the evidence that its group is measured on."""
 
+    def within(self, interval: Interval) -> Interval:
+        """The interval without what lies outside the metric's range: no value there can be the truth."""
+        if interval.low is None or interval.high is None:
+            return interval
+        least, most = (_end(text) for text in self.range[1:-1].split(", "))
+        low, high = (min(max(bound, least), most) for bound in (interval.low, interval.high))
+        return replace(interval, low=low, high=high)
+
 
 def measure_all(metrics: Iterable[Metric[T]], evidence: T, draw: Bootstrap) -> dict[str, Interval]:
     """Every figure of a group, by name."""
-    return {metric.name: metric.measure(evidence, draw) for metric in metrics}
+    return {metric.name: metric.within(metric.measure(evidence, draw)) for metric in metrics}
+
+
+def _end(text: str) -> float:
+    """`−∞`, `0`, `1`; what depends on the dictionary, such as `d_sae`, bounds nothing here."""
+    try:
+        return float(text.replace("−", "-").replace("∞", "inf"))
+    except ValueError:
+        return math.inf
 
 
 def registry(metrics: Iterable[Metric[Any]]) -> dict[str, Metric[Any]]:

@@ -173,8 +173,8 @@ def _paired(metric: Metric[pd.DataFrame], documents: Pair, draw: Bootstrap, *, l
         seed=draw.seed,
         level=level,
     )
-    sides = metric.measure(first, draw), metric.measure(second, draw)
-    return _figure(metric, *sides, difference, paired=True)
+    ours, theirs = (metric.within(metric.measure(side, draw)) for side in (first, second))
+    return _figure(metric, ours, theirs, difference, paired=True)
 
 
 def _unpaired(metric: Metric[Any], first: Interval, second: Interval, *, level: float) -> Difference:
