@@ -27,3 +27,10 @@ def test_codes_of_consecutive_tokens_join_to_the_codes_of_all(seed: int, cut: in
     joined = Codes.concatenate([Codes.from_dense(f_TF[:cut]), Codes.from_dense(f_TF[cut:])])
     assert torch.equal(joined.dense(), f_TF.clamp(min=0))
     assert torch.equal(joined.rows(), Codes.from_dense(f_TF).rows())
+
+
+@given(seed=seeds, chosen=st.lists(st.integers(0, 9), max_size=12))
+def test_codes_of_chosen_tokens_stand_in_the_order_asked_for(seed: int, chosen: list[int]) -> None:
+    f_TF = gaussian(seed, 10, 7)
+    rows = torch.tensor(chosen, dtype=torch.long)
+    assert torch.equal(Codes.from_dense(f_TF).take(rows).dense(), f_TF.clamp(min=0)[rows])

@@ -101,13 +101,13 @@ def absorbed(
     is_main_F[list(main)] = True
     given_WF = value_WF * cosine_F
     main_W = given_WF[:, is_main_F].sum(1)
-    main_fires_W: Array = (value_WF[:, is_main_F] > 0).any(1)
+    main_fires_W = (value_WF[:, is_main_F] > 0).sum(1) > 0
     others_WF = np.where(is_main_F, 0.0, given_WF)
     needed_W = SHARE * projection_W
     some_W = projection_W > 0
     top_W = others_WF.argmax(1)
     most_W = np.where(cosine_F[top_W] >= FULL_COSINE, others_WF[np.arange(len(top_W)), top_W], 0.0)
-    full_W = np.asarray(some_W & ~main_fires_W & (most_W >= needed_W))
+    full_W = some_W & ~main_fires_W & (most_W - needed_W >= 0)
     partly_WF = np.where(cosine_F >= FRACTION_COSINE, others_WF, 0.0)
     carried_W = np.sort(partly_WF, axis=1)[:, -ABSORBERS:].sum(1)
     missing_W = np.minimum(carried_W, projection_W - main_W)

@@ -44,8 +44,11 @@ def mean_of_ratios(
 
     def mean(counts_RU: Array) -> Array:
         over_RK, under_RK = counts_RU @ above_KU.T, counts_RU @ below_KU.T
-        ratio_RK = np.divide(over_RK, under_RK, out=np.full_like(over_RK, np.nan), where=under_RK > 0)
-        return np.asarray(np.nanmean(1 - ratio_RK if complement else ratio_RK, axis=1))
+        has_RK = under_RK > 0
+        top_RK = np.where(has_RK, under_RK - over_RK if complement else over_RK, 0.0)
+        total_R = (top_RK / np.where(has_RK, under_RK, 1.0)).sum(1)
+        some_R = has_RK.any(1)
+        return np.asarray(total_R[some_R] / has_RK[some_R].sum(1))
 
     n = int(read_U.sum())
     point = float(mean(np.ones((1, n)))[0])
@@ -83,7 +86,7 @@ ABSORPTION: tuple[Metric[pd.DataFrame], ...] = (
         "absorption_rate",
         "1",
         "lower",
-        "mean over first letters of words that one other latent absorbs / words on which the letter’s probe is right",
+        "mean over first letters of words that one other latent absorbs / words on which the probe is right",
         _SAEBENCH,
         "[0, 1]",
         lambda rows, draw: mean_of_ratios(rows, _list("document_absorbed"), _list("document_right"), draw),

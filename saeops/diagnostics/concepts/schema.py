@@ -12,7 +12,7 @@ LETTERS_FILE = "letters.parquet"
 
 
 class ConceptTable(pa.DataFrameModel):
-    """One row a concept. Losses in nats a token; lists have one number an eval document, 0 where it is not read."""
+    """One row a concept. Losses in nats a token; lists have a number an eval document, 0 where it is not read."""
 
     concept: Series[str] = pa.Field(isin=list(NAMES), unique=True)
     meaning: Series[str]
