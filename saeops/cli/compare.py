@@ -59,8 +59,8 @@ def summary(found: "Comparison") -> str:
         names = found.outcomes(outcome)  # type: ignore[arg-type]
         lines.append(f"{words} {'; '.join(map(title_of, names))}." if names else f"{words} nothing that shows.")
     lines.append(
-        f"Intervals of B − A are at {100 * found.level:.2f} %: two equal dictionaries would seem to differ in any of"
-        f" the {found.judged} judged figures at most {100 * FAMILY_ERROR:g} times in a hundred."
+        f"Intervals of B − A are at {100 * found.level:.2f} %: two equal dictionaries would seem to differ in any"
+        f" of the {found.judged} judged figures at most {100 * FAMILY_ERROR:g} times in a hundred."
     )
     return "\n".join(lines)
 
