@@ -47,6 +47,16 @@ Edit = Callable[["Float[Tensor, 'B W D']"], "Float[Tensor, 'B W D']"]
 """Replaces a site's activations during a forward pass; must keep the shape."""
 
 
+class Resumed(Protocol):
+    """Forward passes over the same windows, of which the part before the first edit is computed once."""
+
+    def logits(
+        self, edits: Mapping[str, Edit] | None = None, *, at: "Int[Tensor, ' B'] | None" = None
+    ) -> "Float[Tensor, 'B W V']":
+        """What `LanguageModel.logits` gives for these windows, bit for bit."""
+        ...
+
+
 class LanguageModel(Protocol):
     """A causal language model that can be read and edited at named sites.
 
@@ -85,6 +95,13 @@ class LanguageModel(Protocol):
         """Logits, fp32, with each site's activations replaced by what its edit returns.
 
         `at` names one position a window: only its logits are computed, and W is 1.
+        """
+        ...
+
+    def from_site(self, ids: "Int[Tensor, 'B W']", sites: Sequence[str]) -> Resumed:
+        """For several passes over the same windows with edits at these sites and later ones.
+
+        What comes before the first site's block runs with the first pass, and only then.
         """
         ...
 

@@ -6,6 +6,7 @@ Shape letters: B window, W position in a window, D width of a site, V vocabulary
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,14 @@ from transformers.utils import logging as transformers_logging
 
 from saeops.activations.sites import Place, Structure, find_structure, hidden_of, resolve, with_hidden
 from saeops.adapters.model_source import ModelFolder, resolve_model
+from saeops.adapters.prefix import Enough, Prefix
 from saeops.errors import ModelUnavailable
 from saeops.params import ModelParams
 from saeops.ports import Edit, ModelIdentity
+from saeops.refs import parse_site
 
 ANSWER_BATCH = 16
 """Prompts of about one length that are answered in one forward pass."""
-
-
-class _Enough(Exception):
-    """Ends a forward pass once every site needed was seen."""
 
 
 def load_model(
@@ -89,6 +88,7 @@ class TransformersModel:
         self._structure: Structure = find_structure(self._model)
         self._widths: dict[str, int] = {}
         self._texts: dict[int, str] = {}
+        self._begins_at: dict[int, bool] = {}
         self.bos_id: int | None = _first(self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
         added = self._tokenizer.added_tokens_decoder
         marked = {index for index, token in added.items() if token.special}
@@ -148,13 +148,13 @@ class TransformersModel:
                 # A copy: later modules may write into this memory.
                 seen[site] = hidden.float().clone()
                 if len(seen) == len(places):
-                    raise _Enough
+                    raise Enough
                 return hidden
 
             return look
 
         edits = [(places[site], keep(site)) for site in sites]
-        with self._hooked(edits), contextlib.suppress(_Enough):
+        with self._hooked(edits), contextlib.suppress(Enough):
             self._model.base_model(ids.to(self.device), use_cache=False)
         return seen
 
@@ -177,6 +177,33 @@ class TransformersModel:
         places = [(resolve(self._structure, site), edit) for site, edit in (edits or {}).items()]
         with self._hooked(places), self._unembedding_only(at):
             return self._model(ids.to(self.device), use_cache=False).logits.float()
+
+    def from_site(self, ids: Int[Tensor, "B W"], sites: Sequence[str]) -> "Resumed":
+        """Forward passes over the same windows that begin at the first site's block.
+
+        Raises:
+            SiteUnknown: the model has no such site; what there is is listed.
+        """
+        for site in sites:
+            resolve(self._structure, site)
+        return Resumed(self, ids, min(parse_site(site)[0] for site in sites))
+
+    @torch.no_grad()
+    def _prefix(self, ids: Int[Tensor, "B W"], block: int) -> Prefix | None:
+        """What enters the block; None where its input is not all that it reads of the blocks before."""
+        if block not in self._begins_at:
+            probe = torch.arange(4)[None] % self.identity.vocabulary
+            whole, entering = self.logits(probe), self._entering(probe, block)
+            # Whatever blocks hand on by other ways is that of another text now.
+            self.logits(probe.flip(1))
+            with entering.in_place():
+                self._begins_at[block] = torch.equal(self.logits(probe), whole)
+        return self._entering(ids, block) if self._begins_at[block] else None
+
+    def _entering(self, ids: Int[Tensor, "B W"], block: int) -> Prefix:
+        return Prefix.of(
+            self._structure, block, lambda: self._model.base_model(ids.to(self.device), use_cache=False)
+        )
 
     @contextlib.contextmanager
     def _unembedding_only(self, at: Int[Tensor, " B"] | None) -> Iterator[None]:
@@ -281,6 +308,29 @@ class TransformersModel:
         return self.encode(
             self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         )
+
+
+class Resumed:
+    """Passes over the same windows with edits from one block on; the blocks before it run once, with the first."""
+
+    def __init__(self, model: TransformersModel, ids: Int[Tensor, "B W"], block: int) -> None:
+        self._model, self._ids, self._block = model, ids, block
+
+    @cached_property
+    def _prefix(self) -> Prefix | None:
+        return self._model._prefix(self._ids, self._block)
+
+    def logits(
+        self, edits: Mapping[str, Edit] | None = None, *, at: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B W V"]:
+        """As the model's own `logits` of these windows, to the bit.
+
+        Args:
+            edits: at sites of this block and later ones.
+        """
+        assert all(parse_site(site)[0] >= self._block for site in edits or {}), "an edit before the first site"
+        with contextlib.nullcontext() if self._prefix is None else self._prefix.in_place():
+            return self._model.logits(self._ids, edits, at=at)
 
 
 def _weights(folder: Path, dtype: torch.dtype, random_init: int | None) -> Any:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -24,6 +24,12 @@ PADDING_SHARE = 0.2
 """Largest share of a batch's positions that may be padding."""
 
 
+class Passes(Protocol):
+    """Forward passes over the same windows."""
+
+    def logits(self, edits: Mapping[str, Edit] | None = None, *, at: Tensor | None = None) -> Tensor: ...
+
+
 class Model(Protocol):
     """The part of a language model that the bench needs."""
 
@@ -32,9 +38,7 @@ class Model(Protocol):
 
     def capture(self, ids: Tensor, sites: Sequence[str]) -> dict[str, Tensor]: ...
 
-    def logits(
-        self, ids: Tensor, edits: Mapping[str, Edit] | None = None, *, at: Tensor | None = None
-    ) -> Tensor: ...
+    def from_site(self, ids: Tensor, sites: Sequence[str]) -> Passes: ...
 
     def unembed(self, directions: Tensor) -> Tensor: ...
 
@@ -49,6 +53,8 @@ class Batch:
     """Where the token policy counts a position, norms aside."""
     order_B: Int[Tensor, " B"]
     """Place of each window in the caller's order."""
+    passes: Passes = field(repr=False, compare=False)
+    """Over these windows; the layers before the site run with the first of them only."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +94,19 @@ class Site:
     def _batch(self, windows: Sequence[Window], order: Sequence[int]) -> Batch:
         ids_BW, lengths_B = pad_windows(windows), window_lengths(windows)
         mask_BW = position_mask(ids_BW, lengths_B, self.policy, self.model.special_ids, bos=self.bos)
-        return Batch(ids_BW, lengths_B, mask_BW, torch.tensor(order))
+        passes = self.model.from_site(ids_BW, [self.sites.input, self.sites.target])
+        return Batch(ids_BW, lengths_B, mask_BW, torch.tensor(order), passes)
 
     def last(self, batches: Sequence[Batch], edit: PairEdit | None) -> Float[Tensor, "N V"]:
         """Log-probabilities of what follows each window."""
-        parts = [
-            self.model.logits(batch.ids_BW, self._edits(batch, edit), at=batch.lengths_B - 1)[:, 0]
-            for batch in batches
-        ]
+        parts = [batch.passes.logits(self._edits(batch, edit), at=batch.lengths_B - 1)[:, 0] for batch in batches]
         order_N = torch.cat([batch.order_B for batch in batches])
         return torch.cat(parts).log_softmax(-1)[order_N.argsort().to(parts[0].device)]
 
     def every(self, batches: Sequence[Batch], edit: PairEdit | None) -> Iterator[Float[Tensor, "B W V"]]:
         """Log-probabilities after every position, batch by batch."""
         for batch in batches:
-            yield self.model.logits(batch.ids_BW, self._edits(batch, edit)).log_softmax(-1)
+            yield batch.passes.logits(self._edits(batch, edit)).log_softmax(-1)
 
     def fires(self, batches: Sequence[Batch], sae: Sae, latent: int) -> bool:
         """Whether the latent fires anywhere the token policy counts."""
