@@ -80,6 +80,10 @@ def test_the_planted_rate_is_found(planted: int) -> None:
     assert figures["absorption_rate"].point == pytest.approx(planted / WORDS)
     assert figures["absorption_fraction"].point == pytest.approx(planted / WORDS, abs=1e-6)
     assert figures["absorption_rate"].n == DOCUMENTS
+    assert figures["absorption_rate"].high is not None
+    assert figures["absorption_rate"].high > planted / WORDS or planted == 4, (
+        "with nothing seen, some may still be"
+    )
 
 
 def test_a_letter_that_no_latent_stands_for_is_not_measured() -> None:

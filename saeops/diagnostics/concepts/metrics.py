@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from scipy.special import xlogy
 
 from saeops.metrics import Metric
-from saeops.stats import Bootstrap, Interval, percentile_interval, resample_counts
+from saeops.stats import Bootstrap, Interval, percentile_interval, resample_counts, rule_of_three
 
 Array = np.ndarray
 Lists = Callable[[pd.DataFrame], Float[Array, "K U"]]
@@ -56,6 +57,15 @@ def mean_of_ratios(
     return percentile_interval(point, draws, n=n, unit="documents")
 
 
+def absorption_rate(rows: pd.DataFrame, draw: Bootstrap) -> Interval:
+    """Mean over letters; where nothing is absorbed the rule of three says how much still may be."""
+    interval = mean_of_ratios(rows, _list("document_absorbed"), _list("document_right"), draw)
+    words = int(rows.loc[rows["measured"], "right"].sum())
+    if interval.high is None or interval.point > 0:
+        return interval
+    return replace(interval, high=rule_of_three(words, level=interval.level), note=f"none of {words} words")
+
+
 _GAO = "Gao et al. 2024, arXiv 2406.04093, §4.2; chosen and judged on different documents by saeops"
 _SAEBENCH = "SAEBench, absorption; after Chanin et al. 2024, arXiv 2409.14507"
 
@@ -89,7 +99,7 @@ ABSORPTION: tuple[Metric[pd.DataFrame], ...] = (
         "mean over first letters of words that one other latent absorbs / words on which the probe is right",
         _SAEBENCH,
         "[0, 1]",
-        lambda rows, draw: mean_of_ratios(rows, _list("document_absorbed"), _list("document_right"), draw),
+        absorption_rate,
     ),
     Metric(
         "absorption_fraction",
