@@ -40,13 +40,13 @@ def _profile(kind: str, metric: str, rows: pd.DataFrame) -> Chart | None:
     return profile(
         buckets,
         title=title_of(metric),
-        says=f"{number(first[1].point)} at {first[0]}, {number(last[1].point)} at {last[0]}.",
+        says=f"{first[0]}: {number(first[1].point)}; {last[0]}: {number(last[1].point)}.",
         x_label=SLICES.get(kind, kind),
         y_label="95 % interval",
     )
 
 
-SLICES = {"position": "position in the window", "token_frequency": "occurrences of the token"}
+SLICES = {"position": "position in the window", "token_frequency": "share of the training tokens"}
 
 
 def density(contents: Contents) -> Chart | None:

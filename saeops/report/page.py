@@ -231,7 +231,7 @@ def _funnel(cover: Coverage) -> list[Step]:
         ("tested", cover.scored),
         ("trusted", cover.trusted),
         ("reviewed", cover.reviewed),
-        ("benched", cover.benched),
+        ("steered", cover.benched),
     )
     return [Step(what, amount, 100 * amount / max(cover.latents, 1)) for what, amount in steps]
 
@@ -248,8 +248,14 @@ def _pictures(contents: Contents) -> list[dict[str, str]]:
     return [
         {"title": title, "source": "data:image/png;base64," + base64.b64encode(contents.pictures[name]).decode()}
         for name, title in PICTURES.items()
-        if name in contents.pictures
+        if name in contents.pictures and not _is_constant(contents.metrics)
     ]
+
+
+def _is_constant(metrics: Mapping[str, Interval]) -> bool:
+    """As many latents fire on nearly every token: a picture of one bar says nothing."""
+    ends = [metrics[name].point for name in ("l0_p05", "l0_p95") if name in metrics]
+    return len(ends) == 2 and ends[0] == ends[1]
 
 
 def _provenance(contents: Contents) -> list[Fact]:

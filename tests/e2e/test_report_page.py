@@ -55,10 +55,24 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
         yield tab
 
 
+SETTLED = """
+new Promise((done) => setTimeout(function look() {
+  const busy = !report.browser || !document.getElementById("progress").hidden;
+  if (busy) setTimeout(look, 10); else setTimeout(done, 60);
+}, 120))
+"""
+SHOWN = "report.browser.list.rows.map((row) => report.browser.data.latent[row])"
+
+
+def settle(tab: Tab) -> None:
+    tab.evaluate(SETTLED)
+
+
 @pytest.fixture
 def tab(browser: Tab, page: Path) -> Tab:
     browser.shape(width=1280, scheme="light")
     browser.open(page.as_uri())
+    settle(browser)
     return browser
 
 
@@ -77,7 +91,6 @@ def test_the_page_never_scrolls_sideways(tab: Tab) -> None:
 
 
 def test_text_is_readable_in_light_and_dark(tab: Tab) -> None:
-    settle(tab)
     chosen = "choose(report.browser.data.flags.indexOf(Math.max(...report.browser.data.flags)))"
     for scheme, seen in (("light", "close()"), ("dark", "close()"), ("light", chosen), ("dark", chosen)):
         tab.shape(width=1280, scheme=scheme)
@@ -88,18 +101,6 @@ def test_text_is_readable_in_light_and_dark(tab: Tab) -> None:
 
 
 # ── the feature browser ─────────────────────────────────────────────────────
-
-SETTLED = """
-new Promise((done) => setTimeout(function look() {
-  const busy = !report.browser || !document.getElementById("progress").hidden;
-  if (busy) setTimeout(look, 10); else setTimeout(done, 60);
-}, 120))
-"""
-SHOWN = "report.browser.list.rows.map((row) => report.browser.data.latent[row])"
-
-
-def settle(tab: Tab) -> None:
-    tab.evaluate(SETTLED)
 
 
 def search(tab: Tab, text: str) -> list[int]:
@@ -124,7 +125,6 @@ def press(tab: Tab, key: str) -> None:
 
 
 def test_the_first_page_holds_random_latents(tab: Tab, built: Fixture, contents: Contents) -> None:
-    settle(tab)
     drawn = drawn_order(contents, seed=built.params.seed).tolist()
     assert tab.evaluate(SHOWN) == drawn
     assert tab.evaluate("document.querySelector('#pane h3').textContent") == "Drawn at random"
@@ -133,7 +133,6 @@ def test_the_first_page_holds_random_latents(tab: Tab, built: Fixture, contents:
 
 
 def test_only_the_rows_in_sight_are_in_the_document(tab: Tab) -> None:
-    settle(tab)
     there = "document.querySelectorAll('.item').length"
     assert 5 < tab.evaluate(there) < 40
     tab.evaluate("list.scrollTop = 1e6; new Promise((done) => setTimeout(done, 100))")
@@ -162,7 +161,6 @@ def test_a_search_reads_the_contexts_that_the_page_holds(tab: Tab, built: Fixtur
 
 
 def test_a_token_search_wants_the_whole_token(tab: Tab) -> None:
-    settle(tab)
     index = "report.browser.data"
     token = tab.evaluate(f"{index}.strings[{index}.fires[{index}.fires.findIndex((f) => f.length)][0]].trim()")
     fires = f"{index}.texts({index}.fires[row]).some((t) => t.trim().toLowerCase() === {token.lower()!r})"
@@ -190,7 +188,6 @@ def test_orders_and_filters_list_what_they_say(tab: Tab, contents: Contents) -> 
 
 
 def test_keys_walk_read_and_leave(tab: Tab) -> None:
-    settle(tab)
     rows = tab.evaluate(SHOWN)
     press(tab, "j")
     press(tab, "j")
@@ -233,7 +230,6 @@ def test_a_link_opens_its_latent(tab: Tab, page: Path, contents: Contents) -> No
 
 
 def test_hostile_text_is_shown_to_the_letter(tab: Tab) -> None:
-    settle(tab)
     rows = search(tab, '"onerror=hurt"')
     assert rows
     tab.evaluate(f"report.browser.choose(report.browser.data.rowOf({rows[0]}))")
@@ -257,7 +253,6 @@ def contexts_of(tab: Tab, latents: list[int]) -> list[str]:
 
 
 def test_a_bar_lists_the_latents_it_counts(tab: Tab) -> None:
-    settle(tab)
     for column in ("density", "max_activation", "confidence", "coherence"):
         figure = f"document.querySelector('svg[data-column={column}]')"
         press_bar = (
@@ -275,7 +270,6 @@ def test_a_bar_lists_the_latents_it_counts(tab: Tab) -> None:
 
 
 def test_a_drag_over_a_histogram_picks_a_range(tab: Tab, contents: Contents) -> None:
-    settle(tab)
     tab.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
     svg = "document.querySelector('svg[data-column=density]')"
     tab.evaluate(f"{svg}.scrollIntoView({{block: 'center'}})")
@@ -299,8 +293,32 @@ def test_a_drag_over_a_histogram_picks_a_range(tab: Tab, contents: Contents) -> 
     assert len(tab.evaluate(SHOWN)) == D_SAE
 
 
-def test_figures_can_be_read_off(tab: Tab) -> None:
+def test_a_dot_of_the_scatter_can_be_read_and_opened(tab: Tab) -> None:
+    tab.evaluate("document.querySelector('#scatter').scrollIntoView({block: 'center', behavior: 'instant'})")
+    tab.evaluate("new Promise((done) => setTimeout(done, 100))")
+    said = tab.evaluate("""(() => {
+      const canvas = document.querySelector('#scatter canvas'), box = canvas.getBoundingClientRect();
+      for (let y = box.bottom - 40; y > box.top; y -= 8) for (let x = box.left + 40; x < box.right; x += 8) {
+        canvas.dispatchEvent(new PointerEvent('pointermove', { clientX: x, clientY: y, bubbles: true }));
+        if (readout.hidden) continue;
+        canvas.dispatchEvent(new MouseEvent('click', { clientX: x, clientY: y, bubbles: true }));
+        return readout.textContent;
+      }
+    })()""")
     settle(tab)
+    latent = re.match(r"#(\d+) ", said)
+    assert latent is not None
+    assert "label confidence" in said
+    assert tab.evaluate("document.querySelector('#pane .card').dataset.latent") == latent[1]
+    tab.evaluate("document.getElementById('scatter-y').value = 'coherence'")
+    tab.evaluate("document.getElementById('scatter-y').dispatchEvent(new Event('change'))")
+    tab.evaluate("new Promise((done) => setTimeout(done, 100))")
+    assert f"{D_SAE - len(DEAD)} latents that fire and have a coherence" in tab.evaluate(
+        "document.getElementById('scatter-says').textContent"
+    )
+
+
+def test_figures_can_be_read_off(tab: Tab) -> None:
     tab.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
     for svg, says in (("svg[data-points]", "tokens: "), (".drawn g.null", "PCA of equal L0: 0.521")):
         target = f"document.querySelector('{svg}')"
@@ -318,7 +336,6 @@ def test_figures_can_be_read_off(tab: Tab) -> None:
 
 def test_on_a_phone_a_latent_fills_the_screen_and_goes_away(tab: Tab) -> None:
     tab.shape(width=390, scheme="light")
-    settle(tab)
     tab.evaluate("document.querySelector('.item').click()")
     settle(tab)
     assert tab.evaluate("Math.round(pane.getBoundingClientRect().height) === innerHeight")

@@ -340,7 +340,7 @@ def test_a_bundled_transcoder_says_where_it_reads_and_writes(
     page = (benched.report / report.PAGE).read_text().replace("<wbr>", "")
     assert f"{READS} → {WRITES}" in page
     assert "linear map of equal rank" in page
-    assert "PCA of equal size" not in page
+    assert "PCA of equal L0" not in page
 
 
 def test_a_transcoder_into_the_mlps_hidden_layer_is_not_benched(
