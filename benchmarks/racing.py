@@ -90,14 +90,25 @@ def race(
     return samples
 
 
+class Stopwatch:
+    """Running from when it is made."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._start = _busy(), _own(), time.perf_counter()
+
+    def sample(self, calls: int = 1) -> Sample:
+        """What so many calls took, each."""
+        seconds = time.perf_counter() - self._start
+        foreign = (_busy() - self._busy) - (_own() - self._own)
+        return Sample(seconds / calls, max(0.0, foreign / (seconds * (os.cpu_count() or 1))))
+
+
 def timed(runner: Callable[[], None], repeats: int) -> Sample:
     """Call it `repeats` times."""
-    busy, own, start = _busy(), _own(), time.perf_counter()
+    watch = Stopwatch()
     for _ in range(repeats):
         runner()
-    seconds = time.perf_counter() - start
-    foreign = (_busy() - busy) - (_own() - own)
-    return Sample(seconds / repeats, max(0.0, foreign / (seconds * (os.cpu_count() or 1))))
+    return watch.sample(repeats)
 
 
 def clean(sample: Sample, tolerance: float) -> bool:

@@ -115,6 +115,36 @@ def law_table(law: Mapping[str, Any]) -> str:
     return _table(["", "value", "95 % bootstrap over runs"], rows)
 
 
+def catalog_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """An SAE a row."""
+    head = [
+        "F",
+        "k",
+        "encoding alone, tokens/s",
+        "with the catalog",
+        "ratio, turn by turn",
+        "to the end, tokens/s",
+    ]
+    head += ["ratio to the end", "contexts", "written in", "kept", "used by others meanwhile"]
+    lines = [
+        [
+            f"{row['d_sae']:,}",
+            f"{row['k']}",
+            f"{row['tokens'] / row['alone_s']:,.0f}",
+            f"{row['tokens'] / row['with_catalog_s']:,.0f}",
+            "{median:.3f}× ({low:.3f}–{high:.3f})".format(**row["ratio"]),
+            f"{row['tokens'] / (row['with_catalog_s'] + row['finishing_s']):,.0f}",
+            f"{row['alone_s'] / (row['with_catalog_s'] + row['finishing_s']):.3f}×",
+            f"{row['contexts']:,}",
+            f"{row['writing_s']:.1f} s",
+            f"{row['kept_bytes'] / 1e6:,.0f} MB",
+            f"{row['foreign']:.0%} of the machine",
+        ]
+        for row in rows
+    ]
+    return _table(head, lines)
+
+
 def settings_list(parts: Sequence[Mapping[str, Any]]) -> str:
     """What each contender's step does."""
     seen = {(each["label"], str(each["settings"])): each for each in parts}

@@ -92,15 +92,10 @@ def _add(gathered: Gathered, batch: CodedBatch, *, seed: int) -> None:
 
 
 def _add_natively(native: library.Library, gathered: Gathered, batch: CodedBatch, *, seed: int) -> None:
-    codes = batch.codes
+    codes, row, window = batch.codes, torch.from_numpy(batch.row_T), torch.from_numpy(batch.window_T)
+    tensors = (codes.offsets, codes.latent, codes.value.float(), row, window)
     native.keep_strongest(
-        library.Fired(
-            codes.latent.cpu().int(),
-            codes.rows().cpu().int(),
-            codes.value.float().cpu().contiguous(),
-            torch.from_numpy(batch.row_T),
-            torch.from_numpy(batch.window_T),
-        ),
+        library.Fired(*(tensor.cpu().contiguous() for tensor in tensors)),
         library.Totals(*map(torch.from_numpy, (gathered.n_active_F, gathered.sum_F, gathered.max_F))),
         _slots(gathered.top),
         _slots(gathered.sample),

@@ -33,7 +33,7 @@ SIGNATURES: dict[str, tuple[type, ...]] = {
     "pack_tokens": (c_void_p, c_void_p, *(c_int64,) * 3, c_int32, *(c_void_p,) * 5),
     "search_topk": (*(c_void_p,) * 13, *(c_int64,) * 4, c_int32, c_int64, c_int64, *(c_void_p,) * 3),
     "keep_strongest": (
-        *(*(c_void_p,) * 6, c_int64, c_int64, c_int64, c_uint64, c_void_p, c_void_p, c_void_p),
+        *(*(c_void_p,) * 5, c_int64, c_int64, c_int64, c_uint64, c_void_p, c_void_p, c_void_p),
         *(c_int64, c_void_p, c_void_p, c_void_p) * 2,
     ),
     "adam": (*(c_void_p,) * 4, c_int64, c_int64, *(c_float,) * 4, c_int64, c_float, c_int32),
@@ -81,14 +81,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Fired:
-    """Firings of consecutive tokens, and where these lie."""
+    """Codes of consecutive tokens, and where these lie; integers are int64."""
 
+    offsets: Int[Tensor, " T+1"]
     latent: Int[Tensor, " N"]
-    token: Int[Tensor, " N"]
-    """Ascending."""
+    """Ascending within a token."""
     value: Float[Tensor, " N"]
     row: Int[Tensor, " T"]
-    """int64, as is window."""
     window: Int[Tensor, " T"]
 
 
@@ -218,10 +217,9 @@ class Library:
 
     def keep_strongest(self, fired: Fired, totals: Totals, top: Slots, drawn: Slots, *, seed: int) -> None:
         """Add whole windows of firings to what is kept, in place."""
-        order, offsets = self.by_latent(fired.latent, len(totals.count))
         sizes = (len(fired.row), len(totals.count), top.shown.shape[2] // 2, seed)
         kept = [part for each in (top, drawn) for part in (each.row.shape[1], each.score, each.row, each.shown)]
-        tensors = (offsets, order, fired.token, fired.value, fired.row, fired.window)
+        tensors = (fired.offsets, fired.latent, fired.value, fired.row, fired.window)
         self._call("keep_strongest", *tensors, *sizes, totals.count, totals.sum, totals.largest, *kept)
 
     def search_topk(
