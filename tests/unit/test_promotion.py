@@ -21,6 +21,7 @@ from saeops.errors import (
 )
 from saeops.ports import Found, ObjectStore
 from saeops.promotion.protocol import intent
+from saeops.report.contents import read_champion
 from saeops.stages import promote, registry, rollback
 from saeops.stages.records import append, read_state
 from saeops.stages.walk import Moved, Registry, settle
@@ -64,6 +65,21 @@ def test_a_promotion_moves_pointer_journal_and_aliases(house: Registry, bundles:
     assert (found.sequence, found.who, found.git_commit, found.forced) == (1, "ada", "abc123", False)
     [row] = registry.history(house.store, NAME, verify=True)
     assert (row.action, row.outcome, row.to_digest) == ("promote", "done", bundles["a"].digest)
+
+
+def test_a_report_stands_beside_the_champion_that_is_judged_beside(
+    house: Registry, bundles: dict[str, Bundle], tmp_path: Path
+):
+    def beside(bundle: Bundle) -> Path | None:
+        return promote.other_champion(bundle.path, store=house.store, cache=tmp_path)
+
+    assert beside(bundles["a"]) is None, "there is none yet"
+    put_up(house, bundles["a"], "op1")
+    assert beside(bundles["a"]) is None, "this is the champion"
+    copy = beside(bundles["b"])
+    assert copy is not None
+    assert read_champion(copy).digest == bundles["a"].digest
+    assert "explained_variance" in read_champion(copy).metrics
 
 
 def test_promoting_the_champion_changes_nothing_and_says_so(house: Registry, bundles: dict[str, Bundle]):
