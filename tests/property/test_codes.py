@@ -34,3 +34,11 @@ def test_codes_of_chosen_tokens_stand_in_the_order_asked_for(seed: int, chosen: 
     f_TF = gaussian(seed, 10, 7)
     rows = torch.tensor(chosen, dtype=torch.long)
     assert torch.equal(Codes.from_dense(f_TF).take(rows).dense(), f_TF.clamp(min=0)[rows])
+
+
+@given(seed=seeds, first=st.integers(0, 10), stop=st.integers(0, 10))
+def test_a_part_holds_the_codes_of_its_tokens(seed: int, first: int, stop: int) -> None:
+    f_TF = gaussian(seed, 10, 7)
+    part, alone = Codes.from_dense(f_TF)[first:stop], Codes.from_dense(f_TF[first:stop])
+    for name in ("offsets", "latent", "value"):
+        assert torch.equal(getattr(part, name), getattr(alone, name)), name

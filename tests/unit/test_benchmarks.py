@@ -16,7 +16,7 @@ from benchmarks.recipe import Recipe, contenders
 from benchmarks.report import page
 from benchmarks.same import common_weights, oracle
 from benchmarks.scaling import Point, draw, fit, law
-from benchmarks.tables import loss_table
+from benchmarks.tables import catalog_table, loss_table
 from tests.planted import Planted, plant_hierarchy, plant_pairs, plant_zipf
 
 
@@ -234,3 +234,10 @@ def test_a_page_names_the_command_and_the_machine_of_each_result() -> None:
     text = page([{**result, "trained_tokens": 160, "tokens": "some", "verdicts": verdicts(rows)}])
     assert "python it" in text
     assert "lies above every seed of the best peer, saelens" in text
+
+
+def test_the_catalogs_cost_counts_what_is_made_once_at_the_end() -> None:
+    row = {"sae": "F = 64: topk", "d_sae": 64, "k": 4, "tokens": 1000, "alone_s": 9.0, "with_catalog_s": 9.5}
+    row |= {"ratio": {"median": 0.95, "low": 0.94, "high": 0.96, "rounds": 5}, "finishing_s": 0.5, "writing_s": 1.0}
+    text = catalog_table([row | {"contexts": 30, "kept_bytes": 2_000_000, "foreign": 0.1}])
+    assert "| 0.950× (0.940–0.960) | 100 | 0.900× |" in text
