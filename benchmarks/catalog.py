@@ -168,9 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="benchmarks.catalog")
     found.add_argument("--activations", type=Path, required=True, help="activation set")
     found.add_argument("--sae", type=Path, nargs="+", required=True, help="folders of trained SAEs, one or more")
-    found.add_argument(
-        "--split", default="train", help="of the activation set"
-    )
+    found.add_argument("--split", default="train", help="of the activation set")
     found.add_argument("--tokens", type=int, default=1_000_000)
     found.add_argument("--threads", type=int, default=2)
     found.add_argument("--json", type=Path)
