@@ -61,6 +61,7 @@ def params(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Param
         corpus={"path": str(tiny_corpus)},
         harvest={"sites": [READS, WRITES, HIDDEN]},
         train={"site": READS, "target_site": WRITES, "k": 8, "tokens": 256 * 300},
+        controls={"random_model_tokens": 0, "seeds": 0},
         label={"latents": 4, "llm_latents": 0},
         bench={"panel": str(panel), "strengths": [1, 3]},
     )
@@ -241,7 +242,7 @@ def test_the_reconstruction_is_spliced_in_at_the_target_from_the_input_of_the_sa
         return sae.reconstruct(x_ND)
 
     parts = fidelity_sums(
-        lambda ids, edit: tiny_model.logits(ids, sites.edits(edit)),
+        lambda ids: lambda edit: tiny_model.logits(ids, sites.edits(edit)),
         window_batches(windows),
         policy_mask(acts, sae.meta.sites, tiny_model.special_ids),
         {"sae": splice, "itself": lambda _, y_NE: y_NE},
