@@ -1,4 +1,4 @@
-"""Our figures beside SAELens', whose definitions are written out here; benchmarks/oracle.py runs the library itself."""
+"""Our figures beside SAELens', its definitions written out here; benchmarks/oracle.py runs the library itself."""
 
 import pytest
 import torch
