@@ -22,6 +22,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def our_sums(model: Any, sae: Any, batches: Sequence[Tensor], ignored: Sequence[
 def _fidelity(
     model: Any, sae: Any, batches: Sequence[Tensor], ignored: Sequence[int]
 ) -> tuple[pd.DataFrame, dict[str, float], float]:
-    from saeops.diagnostics.fidelity import WindowBatch, by_document, fidelity_sums
+    from saeops.diagnostics.fidelity import FidelitySums, WindowBatch, by_document, fidelity_sums
 
     def run(ids_BW: Tensor, edit: Any) -> Tensor:
         return model.logits(ids_BW, sae.meta.sites.edits(edit))
@@ -116,6 +117,12 @@ def _fidelity(
             return edited if edited is y_BWD else torch.zeros_like(edited)
 
         return run(ids_BW, whole)
+
+    def begin(ids_BW: Tensor) -> Any:
+        return partial(run, ids_BW)
+
+    def begin_everywhere(ids_BW: Tensor) -> Any:
+        return partial(run_everywhere, ids_BW)
 
     def windows(*, further: int) -> list[Any]:
         """The windows, with so many positions behind them, which causal attention never looks at."""
@@ -135,8 +142,10 @@ def _fidelity(
     def reconstructed(x_TD: Tensor, _: Tensor) -> Tensor:
         return sae.reconstruct(x_TD)
 
-    splices = {"sae": reconstructed, "zero": zero}
-    sums = by_document(list(fidelity_sums(run, windows(further=0), mask, splices)))
+    def summed(run: Any, batches: list[Any], mask: Any, splices: dict[str, Any]) -> FidelitySums:
+        return by_document(list(fidelity_sums(begin, batches, mask, splices)))
+
+    sums = summed(run, windows(further=0), mask, {"sae": reconstructed, "zero": zero})
     frame = pd.DataFrame(
         {
             "predictions": sums.tokens,
@@ -146,10 +155,9 @@ def _fidelity(
             "kl": sums.kl["sae"],
         }
     )
-    zeros = by_document(list(fidelity_sums(run_everywhere, windows(further=0), mask, {"zero": zero})))
-    longer = windows(further=1)
-    end = by_document(list(fidelity_sums(run, longer, mask_but_last, {"sae": reconstructed})))
-    end_zero = by_document(list(fidelity_sums(run_everywhere, longer, mask_but_last, {"zero": zero})))
+    zeros = summed(run_everywhere, windows(further=0), mask, {"zero": zero})
+    end = summed(run, windows(further=1), mask_but_last, {"sae": reconstructed})
+    end_zero = summed(run_everywhere, windows(further=1), mask_but_last, {"zero": zero})
     kl = {
         "kl": end.kl["sae"].sum() / end.tokens.sum(),
         "kl_zero": end_zero.kl["zero"].sum() / end_zero.tokens.sum(),

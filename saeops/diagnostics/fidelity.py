@@ -22,8 +22,10 @@ from saeops.activations.sites import PairEdit
 
 Array = np.ndarray
 
-Run = Callable[[Int[Tensor, "B W"], PairEdit], Float[Tensor, "B W V"]]
-"""The model's logits with the target site's activations replaced by what the edit returns."""
+Pass = Callable[[PairEdit], Float[Tensor, "B W V"]]
+"""The model's logits on some windows, with the target site's activations replaced by what the edit returns."""
+Begin = Callable[[Int[Tensor, "B W"]], Pass]
+"""Passes over the same windows; what comes before the site need run but once."""
 Splice = Callable[[Float[Tensor, "N D"], Float[Tensor, "N E"]], Float[Tensor, "N E"]]
 """What stands in the place of the target's activations at masked-in positions, given both sites of the pass."""
 Mask = Callable[
@@ -77,7 +79,7 @@ def counted_positions(mask_BW: Bool[Tensor, "B W"], lengths: Int[Tensor, " B"]) 
 
 @torch.no_grad()
 def fidelity_sums(
-    run: Run, batches: Sequence[WindowBatch], mask: Mask, splices: Mapping[str, Splice]
+    begin: Begin, batches: Sequence[WindowBatch], mask: Mask, splices: Mapping[str, Splice]
 ) -> Iterator[FidelitySums]:
     """The sums of each batch: one forward pass clean, one for every splice."""
     for batch in batches:
@@ -87,13 +89,14 @@ def fidelity_sums(
             seen.append((x_BWD.detach(), y_BWE.detach()))
             return y_BWE
 
-        clean = run(batch.ids_BW, record)
+        run = begin(batch.ids_BW)
+        clean = run(record)
         mask_BW = mask(batch.ids_BW, batch.lengths, *seen[0]).cpu()
         scored = _Scored(batch, counted_positions(mask_BW, batch.lengths), clean)
         # Only its log-probabilities are still needed, and it is as large as they are.
         del clean
         for name, splice in splices.items():
-            scored.add(name, run(batch.ids_BW, splice_at(mask_BW, splice)))
+            scored.add(name, run(splice_at(mask_BW, splice)))
         yield scored.sums()
 
 

@@ -15,9 +15,9 @@ from saeops.activations.reader import ActivationSet
 from saeops.activations.sites import Sites
 from saeops.activations.windows import Window, norm_mask, pad_windows, position_mask, window_lengths
 from saeops.diagnostics.fidelity import (
+    Begin,
     FidelitySums,
     Mask,
-    Run,
     Splice,
     WindowBatch,
     by_document,
@@ -48,7 +48,7 @@ def fidelity_windows(acts: ActivationSet, *, documents: int, seed: int) -> list[
 
 
 def fidelity(
-    run: Run,
+    begin: Begin,
     windows: Sequence[Window],
     acts: ActivationSet,
     sites: Sites,
@@ -77,7 +77,7 @@ def fidelity(
         "mean": lambda _, y_NE: mean.expand(len(y_NE), -1),
     }
     parts = []
-    for part in fidelity_sums(run, window_batches(windows), policy_mask(acts, sites, special_ids), splices):
+    for part in fidelity_sums(begin, window_batches(windows), policy_mask(acts, sites, special_ids), splices):
         parts.append(part)
         advance(int(part.tokens.sum()))
     return by_document(parts)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
+from jaxtyping import Int
+from torch import Tensor
 
 from saeops.activations.reader import ActivationSet
 from saeops.activations.split import Split
@@ -12,7 +14,7 @@ from saeops.catalog.build import Catalog, build_catalog
 from saeops.catalog.gather import Wanted
 from saeops.diagnostics.concepts.measure import Known, known_concepts
 from saeops.diagnostics.concepts.metrics import ABSORPTION, PROBES
-from saeops.diagnostics.fidelity import FidelitySums, Run
+from saeops.diagnostics.fidelity import Begin, FidelitySums, Pass
 from saeops.diagnostics.measure import Held, Measured, Predict, measure, measured_metrics
 from saeops.diagnostics.metrics import FIDELITY
 from saeops.diagnostics.quality.ablation import WINDOWS
@@ -43,9 +45,15 @@ class Subject:
         return Bootstrap(self.params.diagnose.resamples, self.params.seed)
 
     @property
-    def run(self) -> Run:
-        """The model's logits with the target site edited."""
-        return lambda ids, edit: self.model.logits(ids, self.sae.meta.sites.edits(edit))
+    def begin(self) -> Begin:
+        """Passes of the model with the target site edited; the layers before its sites run once."""
+        sites = self.sae.meta.sites
+
+        def passes(ids: Int[Tensor, "B W"]) -> Pass:
+            resumed = self.model.from_site(ids, [sites.input, sites.target])
+            return lambda edit: resumed.logits(sites.edits(edit))
+
+        return passes
 
     @cached_property
     def catalogued(self) -> Catalog:
@@ -83,7 +91,7 @@ def spliced(subject: Subject, held: Held, predictions: Mapping[str, Predict]) ->
     windows = fidelity_windows(acts, documents=wanted, seed=subject.draw.seed)
     with subject.watch.bar("fidelity", sum(len(window.ids) - 1 for window in windows), "tokens") as bar:
         return fidelity(
-            subject.run,
+            subject.begin,
             windows,
             acts,
             held.sites,
@@ -148,6 +156,6 @@ def _quality(subject: Subject, measured: Measured, seeds: Sequence[Sae]) -> Qual
         prepended=int(acts.bos is not None),
         other_seeds=[other.W_dec for other in seeds],
     )
-    reads = Model(subject.run, model.unembed, model.identity.vocabulary)
+    reads = Model(subject.begin, model.unembed, model.identity.vocabulary)
     with subject.watch.bar("effects of latents", WINDOWS * ablated, "firings") as bar:
         return quality(latents, reads, ablated=ablated, seed=subject.draw.seed, advance=bar.advance)

@@ -49,7 +49,7 @@ def policy_mask(model: TransformersModel, limit: float | None = None) -> Mask:
 
 def sums_of(model: TransformersModel, windows: list[Window], mask: Mask, **splices: Splice) -> FidelitySums:
     parts = fidelity_sums(
-        lambda ids, edit: model.logits(ids, Sites.of(SITE, None).edits(edit)),
+        lambda ids: lambda edit: model.logits(ids, Sites.of(SITE, None).edits(edit)),
         window_batches(windows),
         mask,
         splices,

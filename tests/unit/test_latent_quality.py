@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from saeops.activations.reader import ActivationSet
-from saeops.activations.sites import PairEdit, Sites
+from saeops.activations.sites import Sites
 from saeops.activations.windows import Window
 from saeops.adapters.models import TransformersModel
 from saeops.catalog.build import build_catalog
 from saeops.catalog.gather import Wanted
+from saeops.diagnostics.fidelity import Begin, Pass
 from saeops.diagnostics.quality.ablation import (
     FUTURE_TOKENS,
     WINDOWS,
@@ -159,8 +160,8 @@ def sae() -> Sae:
     return Sae(W_dec.T.contiguous(), b_enc, W_dec, torch.zeros(D), None, meta)
 
 
-def run_of(model: TransformersModel) -> Callable[[Tensor, PairEdit], Tensor]:
-    return lambda ids, edit: model.logits(ids, Sites.of(SITE, None).edits(edit))
+def passes_of(model: TransformersModel) -> Begin:
+    return lambda ids: lambda edit: model.logits(ids, Sites.of(SITE, None).edits(edit))
 
 
 def firing(latent: int, at: int, length: int, seed: int = 0) -> FiringAt:
@@ -174,9 +175,9 @@ def plain_share(model: TransformersModel, sae: Sae, firing: FiringAt) -> float:
     """One firing alone, by the edit that interventions use."""
     ids = torch.tensor([firing.window.ids])
     here = torch.arange(ids.shape[1])[None] == firing.at
-    run = run_of(model)
-    without = run(ids, only_at(ablate(sae, firing.latent), here, norm_limit=None))
-    delta = (without - run(ids, lambda _, y: y))[0, firing.at :].double().numpy()
+    run = passes_of(model)(ids)
+    without = run(only_at(ablate(sae, firing.latent), here, norm_limit=None))
+    delta = (without - run(lambda _, y: y))[0, firing.at :].double().numpy()
     delta -= np.median(delta, axis=1, keepdims=True)
     return float(np.abs(delta).sum() ** 2 / (delta**2).sum() / delta.size)
 
@@ -186,7 +187,7 @@ def test_ablation_is_that_of_each_firing_alone(tiny_model: TransformersModel, sa
     candidates = [firing(latent, at, at + 9, seed=at) for latent in (0, 2, 3, 4, 5) for at in (3, 20, 11)]
     fires = [one for one in candidates if fires_at(tiny_model, sae, one)]
     assert len(fires) > 5
-    found = ablation_sparsity(run_of(tiny_model), sae, fires, seed=0, advance=lambda _: None)
+    found = ablation_sparsity(passes_of(tiny_model), sae, fires, seed=0, advance=lambda _: None)
     for latent in {one.latent for one in fires}:
         shares = [plain_share(tiny_model, sae, one) for one in fires if one.latent == latent]
         assert found.own_F[latent] == pytest.approx(np.mean(shares), rel=0.02)
@@ -199,7 +200,7 @@ def fires_at(model: TransformersModel, sae: Sae, one: FiringAt) -> bool:
 
 
 def test_a_silent_latent_has_no_ablation_sparsity(tiny_model: TransformersModel, sae: Sae) -> None:
-    found = ablation_sparsity(run_of(tiny_model), sae, [firing(1, 3, 12)], seed=0, advance=lambda _: None)
+    found = ablation_sparsity(passes_of(tiny_model), sae, [firing(1, 3, 12)], seed=0, advance=lambda _: None)
     assert np.isnan(found.own_F).all()
     assert np.isnan(found.random_F).all()
 
@@ -213,12 +214,12 @@ def test_a_latent_that_moves_one_token_scores_least_and_its_random_control_does_
     sae = Sae(W_dec.T.contiguous(), torch.zeros(2), W_dec, torch.zeros(V), None, meta)
     h_V = 2 * W_dec.sum(0) + 0.1
 
-    def run(ids: Tensor, edit: PairEdit) -> Tensor:
+    def begin(ids: Tensor) -> Pass:
         h_BWV = h_V.expand(*ids.shape, V).clone()
-        return edit(h_BWV, h_BWV)
+        return lambda edit: edit(h_BWV, h_BWV)
 
     firings = [firing(latent, 2, 2 + T) for latent in (0, 1)]
-    found = ablation_sparsity(run, sae, firings, seed=0, advance=lambda _: None)
+    found = ablation_sparsity(begin, sae, firings, seed=0, advance=lambda _: None)
     # Only the position of the firing itself is moved here, one of T.
     np.testing.assert_allclose(found.own_F, [1 / V / T, 64 / V / T], rtol=1e-4)
     assert (np.abs(found.random_F * T - 2 / np.pi) < 0.2).all()
@@ -271,7 +272,7 @@ def latents(tiny_activations: ActivationSet, sae: Sae) -> Latents:
 
 
 def model_of(model: TransformersModel) -> Model:
-    return Model(run_of(model), model.unembed, model.identity.vocabulary)
+    return Model(passes_of(model), model.unembed, model.identity.vocabulary)
 
 
 def test_every_column_is_measured_on_a_real_model(latents: Latents, tiny_model: TransformersModel) -> None:

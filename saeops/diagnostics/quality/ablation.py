@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saeops.activations.sites import PairEdit
 from saeops.activations.windows import Window, pad_windows
-from saeops.diagnostics.fidelity import Run
+from saeops.diagnostics.fidelity import Begin
 from saeops.diagnostics.quality.specificity import centred, effective_share
 from saeops.sae.canonical import Sae
 
@@ -84,7 +85,7 @@ def _firing(latent: int, windows: Sequence[Window], position: int, shift: int) -
 
 
 def ablation_sparsity(
-    run: Run, sae: Sae, firings: Sequence[FiringAt], *, seed: int, advance: Advance
+    begin: Begin, sae: Sae, firings: Sequence[FiringAt], *, seed: int, advance: Advance
 ) -> AblationSparsity:
     """Of the latents that the firings are of.
 
@@ -98,7 +99,7 @@ def ablation_sparsity(
     latents, shares = [], []
     for batch in _batches(by_length):
         directions_NE = torch.randn(len(batch), sae.meta.width_out, generator=generator)
-        shares.append(_shares(run, sae, batch, torch.nn.functional.normalize(directions_NE, dim=1)))
+        shares.append(_shares(begin, sae, batch, torch.nn.functional.normalize(directions_NE, dim=1)))
         latents += [firing.latent for firing in batch]
         advance(len(batch))
     own_N, random_N = np.concatenate(shares, axis=1) if shares else np.zeros((2, 0))
@@ -108,7 +109,7 @@ def ablation_sparsity(
 
 
 def _batches(firings: Sequence[FiringAt]) -> Iterator[Sequence[FiringAt]]:
-    """In order; a firing takes three rows of a pass, each as long as the batch's longest window."""
+    """In order; three passes' logits are held at once, each row as long as the batch's longest window."""
     batch: list[FiringAt] = []
     for firing in firings:
         if batch and 3 * (len(batch) + 1) * len(firing.window.ids) > FORWARD_TOKENS:
@@ -121,27 +122,31 @@ def _batches(firings: Sequence[FiringAt]) -> Iterator[Sequence[FiringAt]]:
 
 @torch.no_grad()
 def _shares(
-    run: Run, sae: Sae, firings: Sequence[FiringAt], directions_NE: Float[Tensor, "N E"]
+    begin: Begin, sae: Sae, firings: Sequence[FiringAt], directions_NE: Float[Tensor, "N E"]
 ) -> Float[Array, "2 N"]:
     """The effective share without the latent, and with the random direction; NaN where the latent is silent."""
-    n = len(firings)
     latent_N = torch.tensor([firing.latent for firing in firings])
-    at_N = torch.tensor([firing.at for firing in firings])
-    rows_N, taken_N = torch.arange(n), torch.zeros(n)
+    at_N, row_N = torch.tensor([firing.at for firing in firings]), torch.arange(len(firings))
+    taken_N = torch.zeros(len(firings))
 
-    def edit(x_BWD: Float[Tensor, "B W D"], y_BWE: Float[Tensor, "B W E"]) -> Float[Tensor, "B W E"]:
-        taken_N.copy_(_activation(sae, x_BWD[rows_N, at_N].cpu(), latent_N))
-        edited = y_BWE.clone()
-        edited[n + rows_N, at_N] -= (taken_N[:, None] * sae.W_dec[latent_N]).to(edited)
-        edited[2 * n + rows_N, at_N] -= (taken_N[:, None] * directions_NE).to(edited)
-        return edited
+    def look(x_BWD: Float[Tensor, "B W D"], y_BWE: Float[Tensor, "B W E"]) -> Float[Tensor, "B W E"]:
+        taken_N.copy_(_activation(sae, x_BWD[row_N, at_N].cpu(), latent_N))
+        return y_BWE
 
-    ids_NW = pad_windows([firing.window for firing in firings])
-    logits = run(ids_NW.repeat(3, 1), edit).unflatten(0, (3, n))
-    compared = [slice(firing.at, len(firing.window.ids)) for firing in firings]
-    shares = torch.stack(
-        [_effect(logits[1:, i, part] - logits[0, i, part]) for i, part in enumerate(compared)], dim=1
-    )
+    def without(along_NE: Float[Tensor, "N E"]) -> PairEdit:
+        def edit(_: Float[Tensor, "B W D"], y_BWE: Float[Tensor, "B W E"]) -> Float[Tensor, "B W E"]:
+            edited = y_BWE.clone()
+            edited[row_N, at_N] -= (taken_N[:, None] * along_NE).to(edited)
+            return edited
+
+        return edit
+
+    run = begin(pad_windows([firing.window for firing in firings]))
+    clean, own, random = run(look), run(without(sae.W_dec[latent_N])), run(without(directions_NE))
+    shares = torch.full((2, len(firings)), torch.nan)
+    for i, firing in enumerate(firings):
+        part = slice(firing.at, len(firing.window.ids))
+        shares[:, i] = _effect(torch.stack([own[i, part], random[i, part]]) - clean[i, part])
     shares[:, taken_N == 0] = torch.nan
     return shares.numpy()
 

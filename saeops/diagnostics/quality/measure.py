@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saeops.activations.windows import Window
-from saeops.diagnostics.fidelity import Run
+from saeops.diagnostics.fidelity import Begin
 from saeops.diagnostics.quality.ablation import AblationSparsity, ablation_sparsity, firings_to_ablate
 from saeops.diagnostics.quality.coherence import Bags, coherence
 from saeops.diagnostics.quality.metrics import LatentQuality
@@ -50,7 +50,7 @@ class Latents:
 class Model:
     """The model that the SAE was trained on, as far as its latents' effects need it."""
 
-    run: Run
+    begin: Begin
     unembed: Unembed
     vocabulary: int
 
@@ -74,7 +74,7 @@ def quality(
         advance: told the firings ablated, at most `WINDOWS` a latent.
     """
     sae, bags, F = latents.sae, Bags.of(latents.contexts), latents.sae.meta.d_sae
-    effects = _ablate(latents, model.run, ablated=ablated, seed=seed, advance=advance)
+    effects = _ablate(latents, model.begin, ablated=ablated, seed=seed, advance=advance)
     near = redundancy(sae.W_dec, latents.living_F)
     return Quality(
         LatentQuality(
@@ -96,12 +96,12 @@ def quality(
 
 
 def _ablate(
-    latents: Latents, run: Run, *, ablated: int, seed: int, advance: Callable[[int], object]
+    latents: Latents, begin: Begin, *, ablated: int, seed: int, advance: Callable[[int], object]
 ) -> AblationSparsity:
     living = np.flatnonzero(latents.living_F)
     drawn = np.random.default_rng(seed).permutation(living)[:ablated].tolist()
     firings = firings_to_ablate(latents.contexts, latents.windows, drawn, shift=latents.prepended)
-    return ablation_sparsity(run, latents.sae, firings, seed=seed, advance=advance)
+    return ablation_sparsity(begin, latents.sae, firings, seed=seed, advance=advance)
 
 
 def _specificity(latents: Latents, model: Model, rows: Float[Tensor, "R E"]) -> Float[Array, " R"] | None:
