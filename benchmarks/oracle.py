@@ -118,12 +118,6 @@ def _fidelity(
 
         return run(ids_BW, whole)
 
-    def begin(ids_BW: Tensor) -> Any:
-        return partial(run, ids_BW)
-
-    def begin_everywhere(ids_BW: Tensor) -> Any:
-        return partial(run_everywhere, ids_BW)
-
     def windows(*, further: int) -> list[Any]:
         """The windows, with so many positions behind them, which causal attention never looks at."""
         padded = [torch.nn.functional.pad(ids_BW, (0, further)) for ids_BW in batches]
@@ -143,7 +137,7 @@ def _fidelity(
         return sae.reconstruct(x_TD)
 
     def summed(run: Any, batches: list[Any], mask: Any, splices: dict[str, Any]) -> FidelitySums:
-        return by_document(list(fidelity_sums(begin, batches, mask, splices)))
+        return by_document(list(fidelity_sums(lambda ids_BW: partial(run, ids_BW), batches, mask, splices)))
 
     sums = summed(run, windows(further=0), mask, {"sae": reconstructed, "zero": zero})
     frame = pd.DataFrame(

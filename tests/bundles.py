@@ -101,7 +101,8 @@ def _sae(space: Workspace, params: Params, seed: int, made: dict[str, Any], widt
 def _controls(space: Workspace, params: Params, made: dict[str, Any]) -> Sealed:
     space.controls.mkdir(parents=True)
     inputs = made | {"controls": params.controls.model_dump(mode="json")}
-    return seal(space.controls, kind="controls", version=1, inputs=inputs, summary={"random_model": None, "seeds": {}})
+    summary = {"random_model": None, "seeds": {}}
+    return seal(space.controls, kind="controls", version=1, inputs=inputs, summary=summary)
 
 
 def _diagnostics(space: Workspace, params: Params, made: dict[str, Any], ev: float) -> Sealed:
