@@ -61,12 +61,16 @@ def seal(
         "files": files,
     }
     manifest["digest"] = digest_json(manifest)
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomic(folder / MANIFEST, _rendered(manifest))
     return open_sealed(folder, kind=kind)
 
 
+def _rendered(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n"
+
+
 def parse_manifest(data: bytes, folder: Path, *, kind: str) -> Sealed:
-    """Read a manifest's bytes, checking that they agree with the digest they carry.
+    """Read a manifest's bytes, checking that they are those that were sealed, to the last white space.
 
     Raises:
         FolderDamaged: not JSON, an edited field, or another kind of folder.
@@ -75,17 +79,24 @@ def parse_manifest(data: bytes, folder: Path, *, kind: str) -> Sealed:
     rebuild = f"remove {folder} and run its stage again; for a bundle, fetch it again or roll back"
     try:
         manifest = json.loads(data)
+        rendered = _rendered(manifest)
         digest = manifest.pop("digest")
         seal_version = manifest["seal"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        whole = digest_json(manifest) == digest
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FolderDamaged(f"{folder / MANIFEST} is not a readable manifest", hint=rebuild) from error
     if seal_version != SEAL_VERSION:
         raise FormatUnknown(
             f"{folder} is sealed in version {seal_version}, this saeops reads version {SEAL_VERSION}",
             hint="use the saeops release that wrote it, or build it again",
         )
-    if digest_json(manifest) != digest:
+    if not whole:
         raise FolderDamaged(f"{folder / MANIFEST} was edited: it no longer matches its digest", hint=rebuild)
+    if rendered != data:
+        raise FolderDamaged(
+            f"{folder / MANIFEST} was edited: it says the same, but not in the bytes that were sealed",
+            hint=rebuild,
+        )
     if manifest["kind"] != kind:
         raise FolderDamaged(f"{folder} holds {manifest['kind']}, not {kind}", hint=rebuild)
     return Sealed(

@@ -27,13 +27,14 @@ Outcome = Literal["done", "void"]
 
 
 class Record(Frozen):
-    """One JSON object of the registry, with the version of its format."""
+    """One JSON object of the registry, with its format's version; its bytes carry `seal`, the digest of the rest."""
 
     format: Literal[1] = 1
 
     def to_bytes(self) -> bytes:
-        """Equal values give equal bytes."""
-        return canonical_json(self.model_dump(mode="json")) + b"\n"
+        """Equal values give equal bytes, and `parse_record` refuses any others."""
+        values = self.model_dump(mode="json")
+        return canonical_json({**values, "seal": digest_json(values)}) + b"\n"
 
 
 class Entry(Record):
@@ -164,26 +165,32 @@ R = TypeVar("R", bound=Record)
 
 
 def parse_record(kind: type[R], data: bytes, where: str) -> R:
-    """Read one JSON object of the registry.
+    """Read one JSON object of the registry: exactly the bytes that `to_bytes` writes, and no others.
 
     Raises:
-        JournalBroken: it is not what it should be.
-        FormatUnknown: written by a newer saeops.
+        JournalBroken: any byte of it is not as it was written.
+        FormatUnknown: written by another version of saeops.
     """
     try:
         values = json.loads(data)
-        version = values.get("format")
-    except (ValueError, AttributeError) as error:
+        seal = values.pop("seal", None)
+        whole = digest_json(values) == seal
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise broken(where, "is not readable") from error
-    if isinstance(version, int) and version > FORMAT:
+    if values.get("format") != FORMAT:
         raise FormatUnknown(
-            f"{where} is in format {version}, this saeops reads format {FORMAT}",
+            f"{where} is in format {values.get('format')}, this saeops reads format {FORMAT}",
             hint="use the saeops release that wrote it, or a newer one",
         )
+    if not whole:
+        raise broken(where, "was changed after it was written: it does not match its seal")
     try:
-        return kind.model_validate(values)
+        record = kind.model_validate(values)
     except ValidationError as error:
         raise broken(where, f"is not a valid {kind.__name__.lower()}: {error.errors()[0]['msg']}") from error
+    if record.to_bytes() != data:
+        raise broken(where, "was changed after it was written: it says the same in other bytes")
+    return record
 
 
 def broken(where: str, what: str) -> JournalBroken:

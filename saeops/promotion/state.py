@@ -159,6 +159,13 @@ def check_state(state: State) -> State:
             f"(entry {found.sequence}) and the journal (last moved by entry {told.sequence}) disagree: "
             "an entry, a closing or the pointer was changed by hand",
         )
+    fence = pointer.fence if pointer else None
+    unmoved = {step.entry.operation for step in state.journal.steps if not step.done}
+    if fence is not None and fence not in unmoved:
+        raise broken(
+            f"{state.name}: the last journal entry",
+            f"is missing: champion.json fences operation {fence}, and no void entry carries it",
+        )
     return state
 
 

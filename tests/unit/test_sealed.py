@@ -1,6 +1,5 @@
 """Sealed folders: every changed, missing or extra byte is found."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -32,20 +31,10 @@ def test_any_single_changed_byte_is_found(tmp_path: Path, data: st.DataObject) -
     victim = folder / data.draw(st.sampled_from(["a.bin", "sub/b.bin", MANIFEST]))
     good = victim.read_bytes()
     at = data.draw(st.integers(0, len(good) - 1))
-    # Changing white space between JSON tokens changes no meaning: only that may pass.
     bad = good[:at] + bytes([good[at] ^ data.draw(st.integers(1, 255))]) + good[at + 1 :]
     victim.write_bytes(bad)
-    if victim.name == MANIFEST and _same_json(good, bad):
-        return
     with pytest.raises((FolderDamaged, FormatUnknown)):
         verify(folder, kind="thing")
-
-
-def _same_json(good: bytes, bad: bytes) -> bool:
-    try:
-        return bool(json.loads(good) == json.loads(bad))
-    except ValueError:
-        return False
 
 
 def test_truncated_missing_and_extra_files_are_named(tmp_path: Path) -> None:
