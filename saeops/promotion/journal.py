@@ -27,7 +27,7 @@ Outcome = Literal["done", "void"]
 
 
 class Record(Frozen):
-    """One JSON object of the registry, with its format's version; its bytes carry `seal`, the digest of the rest."""
+    """One JSON object of the registry, with its format's version; its bytes carry the rest's digest as `seal`."""
 
     format: Literal[1] = 1
 
