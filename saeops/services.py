@@ -422,12 +422,12 @@ class Services:
         )
 
     def rollback(self, name: str, *, to: str = "previous", reason: str = "", dry_run: bool = False) -> "Moved":
-        """Go back; needs the store and nothing else."""
+        """Go back; needs the store and nothing else. The tracker is told by `saeops reconcile`."""
         from saeops.stages import rollback
+        from saeops.stages.walk import Registry, Untold
 
-        return rollback.run(
-            name, to=to, registry=self.registry, author=self.author(), reason=reason, dry_run=dry_run
-        )
+        alone = Registry(store=self.store, projection=Untold())
+        return rollback.run(name, to=to, registry=alone, author=self.author(), reason=reason, dry_run=dry_run)
 
     def candidate(self) -> Ref:
         """What would be promoted now: the built bundle with the decisions on it."""

@@ -48,8 +48,11 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Go back to an earlier champion. Needs the store alone: neither Prefect nor MLflow."""
-    moved = open_services(root, quiet=as_json).rollback(name, to=to, reason=reason, dry_run=dry_run)
+    services = open_services(root, quiet=as_json)
+    moved = services.rollback(name, to=to, reason=reason, dry_run=dry_run)
     _say_moved(moved, dry_run=dry_run, as_json=as_json)
+    if services.settings.tracking != "none" and not as_json and not dry_run:
+        typer.echo(f"MLflow is not told by a rollback: saeops reconcile {name}, when it is up")
 
 
 def _say_moved(moved: "Moved", *, dry_run: bool, as_json: bool) -> None:

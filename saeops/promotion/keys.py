@@ -6,6 +6,7 @@ names/<name>/journal/<seq>.json         what was meant to happen (written first,
 names/<name>/journal/<seq>.closed.json  what became of it (written last, never changed)
 names/<name>/pins.json                  versions that may not become champion again
 names/<name>/verdicts/<digest>.json     what the judge saw and said
+removals/<digest>.json                  a bundle that retention removes, or removed
 """
 
 import re
@@ -17,6 +18,8 @@ from saeops.refs import DictionaryName
 
 _NAME = TypeAdapter(DictionaryName)
 _ENTRY = re.compile(r"(\d{8})(\.closed)?\.json")
+_OF_NAME = re.compile(r"names/(.+)/(?:champion\.json|pins\.json|journal/\d{8}(?:\.closed)?\.json)")
+_OF_BUNDLE = re.compile(r"bundles/([0-9a-f]{64})/.+")
 
 
 def check_name(name: str) -> str:
@@ -62,6 +65,10 @@ def closing_key(name: str, sequence: int) -> str:
     return f"{journal_prefix(name)}{sequence:08d}.closed.json"
 
 
+def removal_key(digest: str) -> str:
+    return f"removals/{digest}.json"
+
+
 def last_sequence(keys: list[str], name: str) -> int:
     """The highest sequence number among the keys of a journal; 0 where there is none."""
     files = (key.removeprefix(journal_prefix(name)) for key in keys)
@@ -72,3 +79,17 @@ def names_among(keys: list[str]) -> list[str]:
     """The names that have a pointer, given every key under `names/`."""
     pointers = (key for key in keys if key.endswith("/champion.json"))
     return [key.removeprefix("names/").removesuffix("/champion.json") for key in pointers]
+
+
+def all_names(keys: list[str]) -> list[str]:
+    """Every name that has a pointer, a journal or pins, given every key under `names/`."""
+    return sorted({match[1] for key in keys if (match := _OF_NAME.fullmatch(key))})
+
+
+def stored_bundles(keys: list[str]) -> dict[str, list[str]]:
+    """Digest → keys of its files, given every key under `bundles/`."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        if match := _OF_BUNDLE.fullmatch(key):
+            found.setdefault(match[1], []).append(key)
+    return found

@@ -40,8 +40,11 @@ def plan_promotion(state: State, digest: str) -> Plan:
     return _plan(state, "promote", digest)
 
 
-def plan_rollback(state: State, to: str) -> Plan:
+def plan_rollback(state: State, to: str, *, projected: bool = True) -> Plan:
     """Make the version that `to` means champion again. `previous` is undone once, never back and forth.
+
+    Args:
+        projected: the readable copy's aliases follow at once.
 
     Raises:
         NameUnknown: there is no champion.
@@ -63,7 +66,7 @@ def plan_rollback(state: State, to: str) -> Plan:
     if target == state.champion:
         return _nothing(state, "rollback", f"{target[:SHORT]} is champion of {state.name} already")
     _refuse_pinned(state, target)
-    return _plan(state, "rollback", target)
+    return _plan(state, "rollback", target, projected=projected)
 
 
 def settling(state: State) -> tuple[str, ...]:
@@ -77,7 +80,7 @@ def settling(state: State) -> tuple[str, ...]:
     return (f"{keys.closing_key(state.name, entry.sequence)}: {left}; {outcome}",)
 
 
-def _plan(state: State, action: Action, target: str) -> Plan:
+def _plan(state: State, action: Action, target: str, *, projected: bool = True) -> Plan:
     sequence = state.journal.next_sequence
     left = state.champion
     changes = [
@@ -87,8 +90,9 @@ def _plan(state: State, action: Action, target: str) -> Plan:
     ]
     if action == "rollback":
         changes.append(f"{keys.pins_key(state.name)}: pin {_short(left)} against promotion")
-    changes.append(f"alias champion: {_short(left)} → {target[:SHORT]}")
-    if left is not None:
+    if projected:
+        changes.append(f"alias champion: {_short(left)} → {target[:SHORT]}")
+    if projected and left is not None:
         changes.append(f"alias previous: → {left[:SHORT]}")
     changes.append(f"{keys.closing_key(state.name, sequence)}: done")
     return Plan(state.name, action, left, target, tuple(changes))

@@ -106,6 +106,10 @@ class State:
         assert promotions, "a rollback only goes to what was promoted"
         return promotions[-1]
 
+    def knows(self, version: str) -> bool:
+        """Whether a sequence number or (the start of) a digest means something that was champion here."""
+        return any(_means(version, step) for step in self.settled)
+
     def resolve(self, version: str) -> str:
         """The digest that `champion`, `previous`, a sequence number or (the start of) a digest means.
 

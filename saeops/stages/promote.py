@@ -22,6 +22,7 @@ from saeops.promotion.protocol import Author, intent
 from saeops.promotion.state import SHORT, State
 from saeops.promotion.verdict import Verdict
 from saeops.stages.records import read_state
+from saeops.stages.removals import being_removed, read_mark
 from saeops.stages.transfer import fetch, upload
 from saeops.stages.walk import Moved, Registry, move, settle
 
@@ -107,7 +108,10 @@ def run(
     _check_verdict(verdict, candidate, state, force=force)
     if dry_run:
         return Moved(plan, None)
-    upload(registry.store, bundle, candidate.digest)
+    seen = read_mark(registry.store, candidate.digest)
+    if seen is not None and seen.removal.phase == "marked":
+        raise being_removed(seen, name)
+    upload(registry.store, bundle, candidate.digest, again=seen is not None)
     registry.store.put(keys.verdict_key(name, verdict.digest), canonical_json(verdict.to_json()))
     entry = intent(
         state,
@@ -119,7 +123,7 @@ def run(
         forced=verdict.outcome != "pass",
         git_commit=git_commit,
     )
-    return move(registry, state, plan, entry, author, bundle)
+    return move(registry, state, plan, entry, author, seen=seen, bundle=bundle)
 
 
 def _check_verdict(verdict: Verdict, candidate: Bundle, state: State, *, force: bool) -> None:

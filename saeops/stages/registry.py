@@ -14,6 +14,7 @@ from saeops.promotion.projection import alias_changes
 from saeops.promotion.protocol import Author
 from saeops.promotion.state import Pin, no_champion
 from saeops.stages.records import change_pins, read_state
+from saeops.stages.removals import being_removed, read_mark
 from saeops.stages.transfer import fetch, find_digest, verify_stored
 from saeops.stages.walk import Registry, settle
 
@@ -161,12 +162,16 @@ def pin(store: ObjectStore, name: str, version: str, *, author: Author, reason: 
     Raises:
         NameUnknown, VersionUnknown: there is no such version.
         UsageError: no reason.
+        LostRace: it is being removed; pinned all the same.
     """
     if not reason.strip():
         raise UsageError("a pin needs a reason", hint='add --reason "…": whoever meets the pin will read it')
     digest = _version(store, name, version)
     made = Pin(reason=reason.strip(), who=author.who, at=author.at, sequence=None)
     change_pins(store, name, lambda pins: pins.and_also({digest: made}))
+    mark = read_mark(store, digest)
+    if mark is not None and mark.removal.phase == "marked":
+        raise being_removed(mark, name)
     return digest
 
 

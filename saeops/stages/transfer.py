@@ -25,13 +25,16 @@ class StoredFile:
     data: bytes
 
 
-def upload(store: ObjectStore, bundle: Path, digest: str) -> None:
+def upload(store: ObjectStore, bundle: Path, digest: str, *, again: bool = False) -> None:
     """Put a verified bundle folder into the store, the manifest last; once is enough.
+
+    Args:
+        again: a removal was at it, so a manifest there says nothing about the other files.
 
     A killed upload leaves no manifest, so nobody takes the rest for a bundle,
     and the next one writes it again.
     """
-    if store.get(bundle_key(digest, MANIFEST)) is not None:
+    if not again and store.get(bundle_key(digest, MANIFEST)) is not None:
         return
     names = sorted(p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file())
     for name in [*(n for n in names if n != MANIFEST), MANIFEST]:

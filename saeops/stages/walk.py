@@ -6,7 +6,7 @@ does: docs/formats/journal.md.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,25 @@ from saeops.promotion.projection import alias_changes
 from saeops.promotion.protocol import Author, closing, fenced, next_step
 from saeops.promotion.state import SHORT, State, moved, pin_owed
 from saeops.stages.records import append, change_pins, close, put_pointer, read_pointer, read_state
+from saeops.stages.removals import Mark, being_removed, give_way, read_mark
 from saeops.stages.transfer import verify_stored
 
 PATIENCE_S = 3.0
 """How long an intent that somebody else left open may stay so before it is voided."""
 PAUSE_S = 0.05
+
+
+class Untold:
+    """A readable copy that is left alone: `saeops reconcile` tells it later."""
+
+    def register(self, name: str, digest: str, bundle: Path, tags: Mapping[str, str]) -> None:
+        pass
+
+    def aliases(self, name: str) -> dict[str, str]:  # noqa: ARG002
+        return {}
+
+    def point(self, name: str, alias: str, digest: str | None) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -70,10 +84,20 @@ def settle(registry: Registry, name: str, author: Author) -> State:
     return state
 
 
-def move(registry: Registry, state: State, plan: Plan, entry: Entry, author: Author, bundle: Path | None) -> Moved:
+def move(
+    registry: Registry,
+    state: State,
+    plan: Plan,
+    entry: Entry,
+    author: Author,
+    *,
+    seen: Mark | None,
+    bundle: Path | None = None,
+) -> Moved:
     """Carry out a plan on the settled state it was made for.
 
     Args:
+        seen: the mark of a removal on the target, from before it was uploaded or chosen.
         bundle: the target's folder where one is at hand, to register with the projection.
 
     Raises:
@@ -84,6 +108,9 @@ def move(registry: Registry, state: State, plan: Plan, entry: Entry, author: Aut
     step = append(store, entry)
     if step is None:
         raise _lost(store, entry)
+    if give_way(store, entry.to_digest, seen, author):
+        _close(store, step, "void", author, note="its target is being removed from the store")
+        raise being_removed(read_mark(store, entry.to_digest), entry.name)
     try:
         verify_stored(store, entry.to_digest)
     except (IntegrityError, VersionUnknown) as error:
