@@ -13,6 +13,7 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 │   ├── StageMissing                a stage whose input has not been made yet
 │   ├── NonFinite                   NaN or infinity where a number belongs
 │   ├── PanelInvalid                an intervention panel that cannot be run
+│   ├── StoreUnfit                  an object store that does not hold to its conditions
 │   ├── NameUnknown                 a dictionary name without a champion
 │   ├── VersionUnknown              a digest or sequence number nobody promoted
 │   ├── ReviewInvalid               a decision about something that is not in the queue
@@ -25,6 +26,7 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 ├── LostRace                     4  somebody else moved the champion first
 ├── IntegrityError               5  bytes are not what they were
 │   ├── FolderDamaged               a sealed folder with a changed, missing or extra file
+│   ├── ObjectDamaged               an object of the store whose bytes are not those that were put
 │   ├── SitesUnpaired               two sites of a set that do not hold the same tokens
 │   ├── FormatUnknown               a format version that this saeops does not read
 │   ├── CheckpointDamaged           no checkpoint can be trusted
@@ -33,6 +35,8 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 └── Unavailable                  6  something outside does not answer
     ├── StoreUnreachable            the object store does not answer
     ├── StoreDenied                 the object store answers, and says no
+    ├── StoreMissing                the object store answers, and has no such bucket
+    ├── ClockSkewed                 this machine's clock and the object store's are too far apart
     ├── MemoryShort                 more memory is needed than the machine has
     ├── DiskFull                    no room left; what is finished is kept
     ├── TrackerUnreachable          MLflow does not answer
@@ -126,6 +130,10 @@ class PanelInvalid(UsageError):
     """An intervention panel that cannot be run."""
 
 
+class StoreUnfit(UsageError):
+    """An object store that does not hold to its conditions: promotions on it could overwrite one another."""
+
+
 class NameUnknown(UsageError):
     """A dictionary name without a champion."""
 
@@ -194,6 +202,10 @@ class FolderDamaged(IntegrityError):
     """A sealed folder with a changed, missing or extra file."""
 
 
+class ObjectDamaged(IntegrityError):
+    """An object of the store whose bytes are not those that were put."""
+
+
 class SitesUnpaired(IntegrityError):
     """Two sites of a set that do not hold the same tokens."""
 
@@ -228,6 +240,14 @@ class StoreDenied(Unavailable):
     """The object store answers, and says no."""
 
 
+class StoreMissing(Unavailable):
+    """The object store answers, and has no such bucket."""
+
+
+class ClockSkewed(Unavailable):
+    """This machine's clock and the object store's are too far apart."""
+
+
 class MemoryShort(Unavailable):
     """More memory is needed than the machine has."""
 
@@ -250,3 +270,11 @@ class SchedulerUnreachable(Unavailable):
 
 class DataVersionsFailed(Unavailable):
     """DVC refuses, or its remote does not answer."""
+
+
+class StaleAnswer(UserWarning):
+    """The store is away, and what it last said is served; the message says how old that is."""
+
+
+class ModelUnchecked(UserWarning):
+    """Nothing tells whether a model in memory is the one that a dictionary was made from."""

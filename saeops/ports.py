@@ -213,17 +213,33 @@ class ObjectStore(Protocol):
 
     address: str
 
-    def get(self, key: str) -> Found | None: ...
+    def get(self, key: str) -> Found | None:
+        """A small object, whole."""
+        ...
 
     def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str | None:
         """Write, and give the new etag; None when the condition did not hold (nothing written)."""
+        ...
+
+    def pieces(self, key: str) -> Iterator[bytes] | None:
+        """An object of any size, one piece of it in memory at a time; None where there is none."""
+        ...
+
+    def put_file(self, key: str, path: Path, sha256: str) -> None:
+        """Write a file of any size, in pieces; readers see all of it or nothing.
+
+        Raises:
+            FolderDamaged: the file does not have this sha256; nothing was written.
+        """
         ...
 
     def list(self, prefix: str) -> list[str]:
         """Keys under the prefix, sorted."""
         ...
 
-    def delete(self, key: str) -> None: ...
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        ...
 
 
 class ReviewLedger(Protocol):

@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 # ruff: noqa: E402
 
+import hashlib
 import os
 
 # Before anything imports transformers or torch: no hub, and one thread: tensors here are tiny, and on a
@@ -9,6 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from saeops.adapters.models import TransformersModel, load_model
 from saeops.params import ModelParams
 from saeops.refs import Workspace
 from saeops.stages import harvest
+from tests import seaweed
 from tests.tiny import RecordingWatch, save_tiny_model, tiny_params, write_tiny_corpus
 
 torch.set_num_threads(1)
@@ -72,3 +75,19 @@ def tiny_activations(
 def kernels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where compiled kernels go, once a session."""
     return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[seaweed.Seaweed]:
+    """SeaweedFS, once a session."""
+    with seaweed.running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_address(s3_server: seaweed.Seaweed, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place of its own on that server, and the environment that leads there."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return f"s3://{seaweed.BUCKET}/{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}"

@@ -1,38 +1,49 @@
 """Object stores: bytes under keys with compare-and-swap, in a folder or in memory.
 
 `LocalStore` is the embedded default; `MemoryStore` is its fake, held to the
-same contract by tests/contract/test_object_store.py.
+same contract by tests/contract/test_object_store.py, as is `S3Store` in s3.py.
 """
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from saeops.digests import digest_bytes
-from saeops.errors import StoreDenied, StoreUnreachable, UsageError
+from saeops.errors import FolderDamaged, StoreDenied, StoreUnreachable, ToolMissing, UsageError
 from saeops.files import explained, sync_folder
 from saeops.ports import Found, ObjectStore
 
 LOCK = ".lock"
 INCOMING = ".incoming"
+PIECE_BYTES = 8 * 2**20
+"""How much of a large file is in memory at a time."""
 
 
 def open_store(address: str) -> ObjectStore:
-    """The store at an address: a folder (made on the first write).
+    """The store at an address: a folder (made on the first write), or s3://bucket/prefix.
 
     Raises:
-        UsageError: an address that is not a folder's.
+        UsageError: an address that is neither.
+        ToolMissing: boto3 is not installed.
     """
-    if "://" in address:
+    if "://" not in address:
+        return LocalStore(Path(address))
+    if not address.startswith("s3://"):
         raise UsageError(
-            f"{address}: this saeops keeps its registry in a folder",
-            hint="set SAEOPS_STORE to a folder, or unset it for the default",
+            f"{address.split('://')[0]}://… is no store that saeops knows",
+            hint="set SAEOPS_STORE to a folder or to s3://bucket/prefix, or unset it for the default",
         )
-    return LocalStore(Path(address))
+    try:
+        from saeops.adapters.s3 import open_s3
+    except ModuleNotFoundError as error:
+        raise ToolMissing("boto3 is not installed", hint="pip install 'saeops[s3]'") from error
+    return open_s3(address)
 
 
 def check_key(key: str) -> str:
@@ -77,6 +88,23 @@ class LocalStore:
             self._write(path, data)
         return digest_bytes(data)
 
+    def pieces(self, key: str) -> Iterator[bytes] | None:
+        with self._explained("read"):
+            try:
+                file = self._path(key).open("rb")
+            except (FileNotFoundError, IsADirectoryError):
+                return None
+        return self._read_pieces(file)
+
+    def put_file(self, key: str, path: Path, sha256: str) -> None:
+        target = self._path(key)
+        with self._explained("write"):
+            self._make_folder(target.parent)
+            with _only_writer(self.root / f"{INCOMING}-{sha256}") as incoming:
+                _copy(path, incoming, sha256)
+                Path(incoming.name).replace(target)
+                sync_folder(target.parent)
+
     def list(self, prefix: str) -> "list[str]":
         folder = self.root / prefix.rpartition("/")[0]
         with self._explained("read"):
@@ -95,6 +123,11 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
+
+    def _read_pieces(self, file: BinaryIO) -> Iterator[bytes]:
+        with file, self._explained("read"):
+            while piece := file.read(PIECE_BYTES):
+                yield piece
 
     def _write(self, path: Path, data: bytes) -> None:
         # One name for every unfinished write: the lock's holder is the only writer,
@@ -162,11 +195,68 @@ class MemoryStore:
             self._objects[key] = bytes(data)
         return digest_bytes(data)
 
+    def pieces(self, key: str) -> Iterator[bytes] | None:
+        found = self.get(key)
+        return None if found is None else iter([found.data])
+
+    def put_file(self, key: str, path: Path, sha256: str) -> None:
+        data = path.read_bytes()
+        if digest_bytes(data) != sha256:
+            raise not_that_file(path)
+        self.put(key, data)
+
     def list(self, prefix: str) -> "list[str]":
         return sorted(key for key in self._objects if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
         self._objects.pop(check_key(key), None)
+
+
+def not_that_file(path: Path) -> FolderDamaged:
+    return FolderDamaged(
+        f"{path}: changed since it was sealed",
+        hint="nothing was put into the store; restore the file, or build again",
+    )
+
+
+@contextlib.contextmanager
+def _only_writer(path: Path) -> Iterator[BinaryIO]:
+    """An empty file that nobody else writes until it is renamed; what a killed writer left in it is gone.
+
+    Large files do not hold the store's own lock, lest a rollback wait for an upload.
+    """
+    while True:
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file, path):
+                continue  # the one we waited for renamed it
+            file.truncate(0)
+            try:
+                yield file
+            except BaseException:
+                if _is_at(file, path):
+                    path.unlink()
+                raise
+            return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _copy(path: Path, incoming: BinaryIO, sha256: str) -> None:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+            incoming.write(piece)
+    if digest.hexdigest() != sha256:
+        raise not_that_file(path)
+    incoming.flush()
+    os.fsync(incoming.fileno())
 
 
 def _read(path: Path) -> bytes | None:

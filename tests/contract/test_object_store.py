@@ -1,26 +1,36 @@
-"""What every object store must do; a new adapter joins by one line in `STORES`."""
+"""What every object store must do: a folder, memory, and S3 on a real server."""
 
 import errno
 import multiprocessing
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from saeops.adapters import stores
+from saeops.adapters.conditions import prove
+from saeops.adapters.s3 import PART_BYTES
 from saeops.adapters.stores import LocalStore, MemoryStore, open_store
-from saeops.errors import StoreDenied, StoreUnreachable, UsageError
+from saeops.digests import digest_bytes, digest_file
+from saeops.errors import DiskFull, FolderDamaged, StoreDenied, StoreUnreachable, UsageError
 from saeops.ports import ObjectStore
 
-STORES: dict[str, Callable[[Path], ObjectStore]] = {
-    "local": lambda tmp: LocalStore(tmp / "store"),
-    "memory": lambda _: MemoryStore(),
-}
+
+@pytest.fixture(params=["local", "s3"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a store that several processes can open."""
+    return str(tmp_path / "store") if request.param == "local" else request.getfixturevalue("s3_address")
 
 
-@pytest.fixture(params=list(STORES))
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return STORES[request.param](tmp_path)
+    match request.param:
+        case "local":
+            return LocalStore(tmp_path / "store")
+        case "memory":
+            return MemoryStore()
+        case _:
+            return open_store(request.getfixturevalue("s3_address"))
 
 
 def test_an_empty_store_has_nothing_and_says_so_without_being_made(store: ObjectStore):
@@ -82,11 +92,54 @@ def test_a_key_that_leaves_the_store_is_refused(store: ObjectStore, key: str):
         store.put(key, b"x")
 
 
-# ── the folder store alone ──────────────────────────────────────────────────
+# ── large files ─────────────────────────────────────────────────────────────
 
 
-def _count_up(root: str, times: int) -> None:
-    store = LocalStore(Path(root))
+@pytest.mark.parametrize("size", [0, 1, 3 * stores.PIECE_BYTES, PART_BYTES + 1])
+def test_a_file_of_any_size_comes_back_piece_by_piece(store: ObjectStore, tmp_path: Path, size: int):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(size))
+    store.put_file("bundles/a/file", path, digest_file(path))
+    pieces = list(store.pieces("bundles/a/file"))
+    assert b"".join(pieces) == path.read_bytes()
+    assert store.get("bundles/a/file").data == path.read_bytes()
+    assert store.list("") == ["bundles/a/file"]
+
+
+def test_pieces_of_what_is_not_there_are_none(store: ObjectStore):
+    store.put("a/b", b"x")
+    assert store.pieces("a/c") is None
+    assert store.pieces("a") is None
+
+
+@pytest.mark.parametrize("size", [10, PART_BYTES + 1])
+def test_a_file_that_is_not_the_one_named_is_not_put(store: ObjectStore, tmp_path: Path, size: int):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+    with pytest.raises(FolderDamaged, match="file: changed since it was sealed"):
+        store.put_file("k", path, "0" * 64)
+    assert store.get("k") is None
+    assert store.list("") == []
+
+
+def test_a_file_put_again_takes_the_place_of_what_was_there(store: ObjectStore, tmp_path: Path):
+    path = tmp_path / "file"
+    for data in (b"one", b"two"):
+        path.write_bytes(data)
+        store.put_file("k", path, digest_bytes(data))
+        assert store.get("k").data == data
+
+
+# ── several processes ───────────────────────────────────────────────────────
+
+
+def test_conditions_hold_when_writers_race(store: ObjectStore):
+    prove(store)
+    assert store.list("") == []
+
+
+def _count_up(address: str, times: int) -> None:
+    store = open_store(address)
     for _ in range(times):
         while True:
             found = store.get("counter")
@@ -94,11 +147,11 @@ def _count_up(root: str, times: int) -> None:
                 break
 
 
-def test_processes_that_compare_and_swap_at_once_lose_no_update(tmp_path: Path):
-    store = LocalStore(tmp_path / "store")
+def test_processes_that_compare_and_swap_at_once_lose_no_update(address: str):
+    store = open_store(address)
     store.put("counter", b"0")
     spawn = multiprocessing.get_context("fork")
-    workers = [spawn.Process(target=_count_up, args=(str(store.root), 25)) for _ in range(4)]
+    workers = [spawn.Process(target=_count_up, args=(address, 25)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -107,23 +160,26 @@ def test_processes_that_compare_and_swap_at_once_lose_no_update(tmp_path: Path):
     assert store.get("counter").data == b"100"
 
 
-def _claim(root: str, me: int, won: "multiprocessing.Queue[int]") -> None:
-    store = LocalStore(Path(root))
+def _claim(address: str, me: int, won: "multiprocessing.Queue[int]") -> None:
+    store = open_store(address)
     for k in range(20):
         if store.put(f"slot/{k}", b"%d" % me, if_absent=True) is not None:
             won.put(k)
 
 
-def test_processes_that_put_if_absent_at_once_have_one_winner_a_key(tmp_path: Path):
+def test_processes_that_put_if_absent_at_once_have_one_winner_a_key(address: str):
     fork = multiprocessing.get_context("fork")
     won: multiprocessing.Queue[int] = fork.Queue()
-    workers = [fork.Process(target=_claim, args=(str(tmp_path / "store"), me, won)) for me in range(4)]
+    workers = [fork.Process(target=_claim, args=(address, me, won)) for me in range(4)]
     for worker in workers:
         worker.start()
     assert sorted(won.get(timeout=30) for _ in range(20)) == list(range(20))
     for worker in workers:
         worker.join(30)
     assert won.empty()
+
+
+# ── the folder store alone ──────────────────────────────────────────────────
 
 
 def test_what_a_killed_writer_left_is_not_listed_and_the_next_write_takes_its_place(tmp_path: Path):
@@ -157,6 +213,48 @@ def test_a_store_that_is_no_folder_is_named(tmp_path: Path):
         LocalStore(tmp_path / "file").get("k")
 
 
-def test_an_address_that_is_no_folder_is_refused():
-    with pytest.raises(UsageError, match="registry in a folder"):
-        open_store("s3://bucket/prefix")
+def test_what_a_killed_upload_left_is_not_listed_and_the_next_one_takes_its_place(tmp_path: Path):
+    store, path = LocalStore(tmp_path / "store"), tmp_path / "file"
+    path.write_bytes(b"whole")
+    store.put("other", b"x")
+    left = tmp_path / "store" / f".incoming-{digest_bytes(b'whole')}"
+    left.write_bytes(b"more than whole, but cut of")
+    assert store.list("") == ["other"]
+    store.put_file("k", path, digest_bytes(b"whole"))
+    assert store.get("k").data == b"whole"
+    assert not left.exists()
+
+
+def _upload(root: str, path: str, times: int) -> None:
+    for _ in range(times):
+        LocalStore(Path(root)).put_file("k", Path(path), digest_file(Path(path)))
+
+
+def test_processes_that_put_the_same_file_at_once_leave_it_whole(tmp_path: Path):
+    path, root = tmp_path / "file", tmp_path / "store"
+    path.write_bytes(os.urandom(100_000))
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=_upload, args=(str(root), str(path), 10)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert LocalStore(root).get("k").data == path.read_bytes()
+    assert not list(root.glob(".incoming*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, the disk that is always full")
+def test_a_full_disk_is_named_and_what_stood_there_stands(tmp_path: Path):
+    store = LocalStore(tmp_path)
+    store.put("k", b"old")
+    (tmp_path / ".incoming").symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match=f"no room left while writing {tmp_path}"):
+        store.put("k", b"new")
+    assert store.get("k").data == b"old"
+
+
+@pytest.mark.parametrize("address", ["https://bucket/prefix", "gs://bucket"])
+def test_an_address_that_is_no_store_s_is_refused(address: str):
+    with pytest.raises(UsageError, match="no store that saeops knows"):
+        open_store(address)
