@@ -1,15 +1,16 @@
 """Bundles between a folder and the object store, every byte checked on the way."""
 
+import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from saeops import sealed
 from saeops.dictionary.format import KIND, check_version
-from saeops.digests import digest_bytes
 from saeops.errors import FolderDamaged, SaeopsError, VersionUnknown
 from saeops.files import explained, sync_folder
 from saeops.ports import ObjectStore
@@ -19,10 +20,11 @@ from saeops.sealed import MANIFEST, Sealed
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file of a stored bundle, checked against the manifest."""
+    """One file of a stored bundle."""
 
     name: str
-    data: bytes
+    pieces: Iterator[bytes]
+    """Its bytes in order. After the last, raises FolderDamaged if they were not what the manifest says."""
 
 
 def upload(store: ObjectStore, bundle: Path, digest: str, *, again: bool = False) -> None:
@@ -36,9 +38,9 @@ def upload(store: ObjectStore, bundle: Path, digest: str, *, again: bool = False
     """
     if not again and store.get(bundle_key(digest, MANIFEST)) is not None:
         return
-    names = sorted(p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file())
-    for name in [*(n for n in names if n != MANIFEST), MANIFEST]:
-        store.put(bundle_key(digest, name), (bundle / name).read_bytes())
+    for name, entry in sealed.open_sealed(bundle, kind=KIND).files.items():
+        store.put_file(bundle_key(digest, name), bundle / name, entry["sha256"])
+    store.put(bundle_key(digest, MANIFEST), (bundle / MANIFEST).read_bytes())
 
 
 def verify_stored(store: ObjectStore, digest: str) -> Sealed:
@@ -50,8 +52,9 @@ def verify_stored(store: ObjectStore, digest: str) -> Sealed:
         FormatUnknown: sealed by a newer saeops.
     """
     manifest = stored_manifest(store, digest)
-    for _ in stored_files(store, manifest):
-        pass
+    for file in stored_files(store, manifest):
+        for _ in file.pieces:
+            pass
     return manifest
 
 
@@ -59,27 +62,27 @@ def stored_manifest(store: ObjectStore, digest: str) -> Sealed:
     """The manifest of a stored bundle; raises as `verify_stored` does."""
     manifest = sealed.parse_manifest(_manifest_bytes(store, digest), _place(store, digest), kind=KIND)
     if manifest.digest != digest:
-        raise _damaged(manifest, MANIFEST, f"belongs to bundle {manifest.digest[:12]}")
+        raise _damaged(store, digest, MANIFEST, f"belongs to bundle {manifest.digest[:12]}")
     return check_version(manifest)
 
 
 def stored_files(store: ObjectStore, manifest: Sealed) -> Iterator[StoredFile]:
-    """Each file the manifest names, one in memory at a time.
+    """Each file the manifest names, one piece of one file in memory at a time.
 
     Raises:
         FolderDamaged: a file is missing, extra, or changed; names it.
+        ObjectDamaged: the store itself says so.
     """
     prefix = bundle_key(manifest.digest)
     present = {key.removeprefix(prefix) for key in store.list(prefix)} - {MANIFEST}
     for name in sorted(present - manifest.files.keys()):
-        raise _damaged(manifest, name, "is not in the manifest")
+        raise _damaged(store, manifest.digest, name, "is not in the manifest")
     for name, entry in manifest.files.items():
-        found = store.get(prefix + name)
-        if found is None:
-            raise _damaged(manifest, name, "is missing")
-        if len(found.data) != entry["bytes"] or digest_bytes(found.data) != entry["sha256"]:
-            raise _damaged(manifest, name, "changed since it was sealed")
-        yield StoredFile(name, found.data)
+        pieces = store.pieces(prefix + name)
+        if pieces is None:
+            raise _damaged(store, manifest.digest, name, "is missing")
+        changed = _damaged(store, manifest.digest, name, "changed since it was sealed")
+        yield StoredFile(name, _checked(pieces, entry, changed))
 
 
 def fetch(store: ObjectStore, digest: str, cache: Path) -> Path:
@@ -102,7 +105,8 @@ def fetch(store: ObjectStore, digest: str, cache: Path) -> Path:
         try:
             for file in stored_files(store, manifest):
                 (work / file.name).parent.mkdir(parents=True, exist_ok=True)
-                (work / file.name).write_bytes(file.data)
+                with (work / file.name).open("wb") as written:
+                    written.writelines(file.pieces)
             (work / MANIFEST).write_bytes(_manifest_bytes(store, digest))
             _place_copy(work, target, digest)
         finally:
@@ -139,6 +143,16 @@ def find_digest(store: ObjectStore, text: str) -> str:
     return digests[0]
 
 
+def _checked(pieces: Iterator[bytes], entry: Mapping[str, Any], changed: FolderDamaged) -> Iterator[bytes]:
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+        yield piece
+    if (size, digest.hexdigest()) != (entry["bytes"], entry["sha256"]):
+        raise changed
+
+
 def _manifest_bytes(store: ObjectStore, digest: str) -> bytes:
     found = store.get(bundle_key(digest, MANIFEST))
     if found is None:
@@ -165,8 +179,8 @@ def _place(store: ObjectStore, digest: str) -> Path:
     return Path(store.address) / "bundles" / digest
 
 
-def _damaged(manifest: Sealed, name: str, what: str) -> FolderDamaged:
+def _damaged(store: ObjectStore, digest: str, name: str, what: str) -> FolderDamaged:
     return FolderDamaged(
-        f"{manifest.path / name}: {what}",
+        f"{store.address}/{bundle_key(digest, name)}: {what}",
         hint="the champion is not touched; roll back to a whole version, or restore this file from a backup",
     )

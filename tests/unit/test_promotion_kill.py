@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,16 +47,28 @@ class DyingStore(LocalStore):
         self._operation()
         return super().put(key, data, **conditions)
 
+    def pieces(self, key: str) -> Iterator[bytes] | None:
+        self._operation()
+        return super().pieces(key)
+
+    def put_file(self, key: str, path: Path, sha256: str) -> None:
+        self._operation()
+        self._write_begins(self.root / f".incoming-{sha256}", path.read_bytes())
+        super().put_file(key, path, sha256)
+
     def list(self, prefix: str) -> "list[str]":
         self._operation()
         return super().list(prefix)
 
     def _write(self, path: Path, data: bytes) -> None:
+        self._write_begins(self.root / ".incoming", data)
+        super()._write(path, data)
+
+    def _write_begins(self, incoming: Path, data: bytes) -> None:
         self.writes += 1
         if self.inside and self.writes == self.at:
-            (self.root / ".incoming").write_bytes(data[: len(data) // 2])
+            incoming.write_bytes(data[: len(data) // 2])
             die()
-        super()._write(path, data)
 
 
 def killed(act: Callable[[DyingStore], object], root: Path, *, at: int, inside: bool) -> bool:
