@@ -48,5 +48,5 @@ def finish(checkout: Checkout, *, force: bool = False, reason: str = "") -> Stat
 
 def waits_for_review(verdict: Verdict) -> bool:
     """Whether people's review is all that is missing."""
-    open_gates = {gate.metric for gate in verdict.gates if gate.outcome in ("fail", "inconclusive")}
+    open_gates = {gate.metric for gate in verdict.counted if gate.outcome in ("fail", "inconclusive")}
     return verdict.outcome == "inconclusive" and "review" in open_gates <= {"review", "review_acceptance"}

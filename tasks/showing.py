@@ -27,7 +27,10 @@ def show_verdict(verdict: Verdict) -> None:
         "",
         "| gate | outcome | reason |",
         "| --- | --- | --- |",
-        *(f"| {gate.requirement} | {gate.outcome} | {gate.reason} |" for gate in verdict.gates),
+        *(
+            f"| {gate.requirement} | {gate.outcome}{' (dry run)' * gate.dry_run} | {gate.reason} |"
+            for gate in verdict.gates
+        ),
     ]
     create_markdown_artifact("\n".join(lines), key="verdict", description="What the judge said, and why")
 

@@ -351,7 +351,7 @@ def _slices() -> pd.DataFrame:
         for metric, point in (("explained_variance", 0.6), ("l0", 31.0))
         for order, bucket in enumerate(buckets)
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"order": np.int16, "n": np.int32})
 
 
 DOCUMENTS = 38

@@ -1,4 +1,4 @@
-"""Champions: judge, promote, roll back, and what the registry says."""
+"""Champions: promote, roll back, and what the registry says."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,16 +12,6 @@ from saeops.params import load_params
 
 if TYPE_CHECKING:
     from saeops.stages.walk import Moved
-
-
-@app.command(rich_help_panel=REGISTRY)
-def judge(root: Root = Path(), as_json: Json = False) -> None:
-    """The verdict on the built bundle beside the champion, gate by gate. Changes nothing."""
-    verdict = open_services(root, quiet=as_json).judge(load_params(root))
-    if as_json:
-        say_json(verdict.to_json())
-    else:
-        typer.echo(f"{verdict.outcome}: bundle {verdict.bundle[:12]}\n{verdict.explain()}")
 
 
 @app.command(rich_help_panel=REGISTRY)

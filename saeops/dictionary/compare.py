@@ -121,6 +121,20 @@ def compare(first: Measured, second: Measured, draw: Bootstrap) -> Comparison:
     )
 
 
+def paired_difference(
+    name: str, first: pd.DataFrame | None, second: pd.DataFrame | None, draw: Bootstrap, *, level: float
+) -> Interval | None:
+    """B − A of one figure on the documents of both, by what `documents` holds of A (`first`) and B.
+
+    None where the figure is no ratio of sums over documents, or too few are shared.
+    """
+    metric = next((metric for metric in BY_DOCUMENT if metric.name == name), None)
+    documents = _shared(first, second)
+    if metric is None or not _enough(metric, documents):
+        return None
+    return _paired(metric, documents, draw, level=level).difference
+
+
 def _refuse_unlike(first: Measured, second: Measured) -> None:
     if first.model != second.model:
         raise NotComparable(

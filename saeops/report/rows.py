@@ -152,7 +152,7 @@ def groups(
     ringed = {null.metric for name, null in NULLS.items() if name in metrics and not null.is_difference}
     known = {metric.name: metric for group in declared for metric in group.metrics}
     strays = sorted(metrics.keys() - known)
-    asked = {gate.metric: gate for gate in gates}
+    asked = {gate.metric: gate for gate in gates if _has_limit(gate)}
 
     def rows(metrics_of: Sequence[Metric[Any]]) -> tuple[Row, ...]:
         shown = (m for m in metrics_of if m.name in metrics and m.name not in ringed)
@@ -161,6 +161,11 @@ def groups(
     made = [Group(group.title, group.question, rows(group.metrics)) for group in declared]
     made.append(Group("Other", "", tuple(row(name, metrics, asked.get(name), rivals) for name in strays)))
     return tuple(group for group in made if group.rows)
+
+
+def _has_limit(gate: Gate) -> bool:
+    """It asks a number of the figure itself, which then has a place on the axis."""
+    return gate.slice is None and not gate.dry_run and (gate.at_least, gate.at_most) != (None, None)
 
 
 @dataclass(frozen=True)

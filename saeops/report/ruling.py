@@ -77,13 +77,14 @@ def ruling(verdict: Verdict | None, review: ReviewOutcome, *, name: str, size: S
 def gate_view(gate: GateResult) -> GateView:
     """One gate in words."""
     words = gate.requirement.removeprefix(gate.metric).strip()
-    return GateView(title_of(gate.metric), words, gate.outcome.replace(" ", "-"), SIGNS[gate.outcome], gate.reason)
+    asked = f"{words} (dry run)" if gate.dry_run else words
+    return GateView(title_of(gate.metric), asked, gate.outcome.replace(" ", "-"), SIGNS[gate.outcome], gate.reason)
 
 
 def _outcome(verdict: Verdict | None, review: ReviewOutcome) -> str:
     if verdict is None:
         return "unjudged"
-    still_open = {gate.metric for gate in verdict.gates if gate.outcome == "inconclusive"}
+    still_open = {gate.metric for gate in verdict.counted if gate.outcome == "inconclusive"}
     waits = verdict.outcome == "inconclusive" and not review.complete
     return "waiting" if waits and still_open <= REVIEW_GATES else verdict.outcome
 
@@ -98,7 +99,7 @@ _WORDS = {
 
 
 def _counted(sentence: str, verdict: Verdict | None, review: ReviewOutcome) -> str:
-    gates = verdict.gates if verdict else ()
+    gates = verdict.counted if verdict else ()
     titles = {
         outcome: list(dict.fromkeys(title_of(gate.metric) for gate in gates if gate.outcome == outcome))
         for outcome in ("pass", "fail", "inconclusive")
@@ -140,7 +141,7 @@ def _steps(outcome: str, verdict: Verdict | None, *, name: str, size: Size) -> t
         )
     if outcome == "unjudged":
         return judge, Command("List the labels that wait for a person", "saeops review queue"), status
-    culprits = [gate.metric for gate in verdict.gates if gate.outcome == outcome] if verdict else []
+    culprits = [gate.metric for gate in verdict.counted if gate.outcome == outcome] if verdict else []
     return _again(culprits, outcome, size), Command("Judge the new bundle", judge.command), status
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from saeops.diagnostics.metrics import METRICS as DIAGNOSTICS
 from saeops.dictionary.bundle import Bundle, open_bundle
-from saeops.digests import canonical_json
+from saeops.digests import digest_bytes
 from saeops.errors import GateRefused, LostRace, UsageError
 from saeops.interventions.metrics import METRICS as EFFECTS
 from saeops.labelling.metrics import METRICS as LABELS
@@ -64,13 +64,26 @@ def recorded_verdict(store: ObjectStore, state: State, digest: str) -> Verdict:
     """The verdict a version was last promoted on.
 
     Raises:
-        JournalBroken: it is missing.
+        JournalBroken: it is missing, or was changed.
     """
     entry = state.promotion_of(digest).entry
     assert entry.verdict is not None, "every promotion names its verdict"
-    found = store.get(keys.verdict_key(state.name, entry.verdict))
+    return read_verdict(store, state.name, entry.verdict)
+
+
+def read_verdict(store: ObjectStore, name: str, digest: str) -> Verdict:
+    """A verdict as it was given.
+
+    Raises:
+        JournalBroken: it is missing, or was changed.
+        FormatUnknown: written by a newer saeops.
+    """
+    where = f"{name}: the verdict {digest[:SHORT]}"
+    found = store.get(keys.verdict_key(name, digest))
     if found is None:
-        raise broken(f"{state.name}: the verdict of journal entry {entry.sequence}", "is missing")
+        raise broken(where, "is missing")
+    if digest_bytes(found.data) != digest:
+        raise broken(where, "was changed after it was given")
     return Verdict.from_json(json.loads(found.data))
 
 
@@ -105,14 +118,17 @@ def run(
     plan = plan_promotion(state, candidate.digest)
     if plan.unchanged:
         return Moved(plan, None)
-    _check_verdict(verdict, candidate, state, force=force)
+    _check_beside(verdict, candidate, state)
+    if not dry_run:
+        # Before anything is refused: `saeops explain` tells of refusals as well.
+        registry.store.put(keys.verdict_key(name, verdict.digest), verdict.to_bytes())
+    _check_outcome(verdict, force=force)
     if dry_run:
         return Moved(plan, None)
     seen = read_mark(registry.store, candidate.digest)
     if seen is not None and seen.removal.phase == "marked":
         raise being_removed(seen, name)
     upload(registry.store, bundle, candidate.digest, again=seen is not None)
-    registry.store.put(keys.verdict_key(name, verdict.digest), canonical_json(verdict.to_json()))
     entry = intent(
         state,
         author,
@@ -126,7 +142,7 @@ def run(
     return move(registry, state, plan, entry, author, seen=seen, bundle=bundle)
 
 
-def _check_verdict(verdict: Verdict, candidate: Bundle, state: State, *, force: bool) -> None:
+def _check_beside(verdict: Verdict, candidate: Bundle, state: State) -> None:
     assert verdict.bundle == candidate.digest, "a verdict is given on the bundle that it is used for"
     if verdict.champion != state.champion:
         beside = verdict.champion[:SHORT] if verdict.champion else "no champion"
@@ -134,6 +150,9 @@ def _check_verdict(verdict: Verdict, candidate: Bundle, state: State, *, force: 
             f"{candidate.digest[:SHORT]} was judged beside {beside}, and the champion of {state.name} has changed",
             hint="run the same command again: it judges beside the new champion",
         )
+
+
+def _check_outcome(verdict: Verdict, *, force: bool) -> None:
     if verdict.outcome == "pass" or force:
         return
     hint = (
@@ -141,6 +160,8 @@ def _check_verdict(verdict: Verdict, candidate: Bundle, state: State, *, force: 
         if verdict.outcome == "inconclusive"
         else "mend what fails and build again; or, if you answer for it, --force --reason …"
     )
+    short = verdict.bundle[:SHORT]
     raise GateRefused(
-        f"the verdict on {candidate.digest[:SHORT]} is {verdict.outcome}:\n{verdict.explain()}", hint=hint
+        f"the verdict on {short} is {verdict.outcome}:\n{verdict.explain()}",
+        hint=f"{hint}; `saeops explain {short}` says more",
     )

@@ -91,10 +91,11 @@ def test_promoting_the_champion_changes_nothing_and_says_so(house: Registry, bun
 
 
 @pytest.mark.parametrize("outcome", ["fail", "inconclusive"])
-def test_a_verdict_that_is_no_pass_is_refused_with_nothing_written(house, bundles, outcome: str):
+def test_a_verdict_that_is_no_pass_is_refused_and_nothing_but_the_verdict_is_kept(house, bundles, outcome: str):
     with pytest.raises(GateRefused, match=f"is {outcome}"):
         put_up(house, bundles["a"], "op1", outcome=outcome)
-    assert house.store.list("") == []
+    verdict = verdict_on(bundles["a"], None, outcome)
+    assert house.store.list("") == [f"names/{NAME}/verdicts/{verdict.digest}.json"]
 
 
 def test_a_refusal_goes_gate_by_gate(house: Registry, tmp_path: Path):
