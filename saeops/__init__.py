@@ -19,7 +19,11 @@ def load(reference: str, *, root: str | Path = ".") -> "Dictionary":
     Raises:
         NameUnknown, VersionUnknown: the reference means nothing here; lists what there is.
         FolderDamaged: a file of the bundle is missing, extra, or changed; names it.
-        StoreDenied, StoreUnreachable: the store cannot be read.
+        StoreDenied: the store says no.
+        StoreUnreachable: the store is away, and this machine never loaded what is asked for.
+
+    Warns:
+        StaleAnswer: the store is away; this is what the reference meant when it was last asked.
     """
     # Here, so that `import saeops` costs nothing.
     from saeops.services import Services

@@ -1,5 +1,6 @@
 """A loaded dictionary: what consumers get from `saeops.load`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -37,10 +38,15 @@ class Feature:
 
 
 class Dictionary:
-    """A verified bundle, ready to use."""
+    """A verified bundle, ready to use.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        refresh: looks whether the reference it was loaded by means another bundle now; None: it cannot.
+    """
+
+    def __init__(self, bundle: Bundle, *, refresh: "Callable[[], Dictionary | None] | None" = None) -> None:
         self._bundle = bundle
+        self._refresh = refresh
 
     def __repr__(self) -> str:
         return f"Dictionary({self.name!r}, digest={self.digest[:12]!r}, latents={self.sae.meta.d_sae})"
@@ -52,6 +58,17 @@ class Dictionary:
     @property
     def digest(self) -> str:
         return self._bundle.digest
+
+    def refresh(self) -> "Dictionary | None":
+        """The dictionary that its reference means since a promotion or rollback; None: nothing changed.
+
+        Costs one get of the name's pointer, so it can be asked often. This one stays usable either way:
+        `dictionary = dictionary.refresh() or dictionary`. By sequence number, digest or folder nothing ever changes.
+
+        Raises:
+            StoreUnreachable: the store is away.
+        """
+        return None if self._refresh is None else self._refresh()
 
     @property
     def provenance(self) -> Provenance:

@@ -1,9 +1,10 @@
 """Bundles between a folder and the object store, every byte checked on the way."""
 
+import contextlib
+import fcntl
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,30 +89,41 @@ def stored_files(store: ObjectStore, manifest: Sealed) -> Iterator[StoredFile]:
 def fetch(store: ObjectStore, digest: str, cache: Path) -> Path:
     """A verified copy of a stored bundle in the local cache; from there once it is, with no store needed.
 
-    Several processes may fetch at once: each builds its own copy, the first
-    one renamed into place stays.
+    Several processes may fetch at once: one of them builds the copy and the others
+    wait for it. A killed one's lock is freed by the kernel, and the next begins anew.
 
     Raises:
         VersionUnknown, FolderDamaged, FormatUnknown: as `verify_stored`.
         DiskFull, StoreDenied: the cache cannot be written.
     """
-    target = cache / "bundles" / digest
+    target = cached_path(cache, digest)
     if cached(target, digest):
         return target
-    manifest = stored_manifest(store, digest)
-    with explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{digest[:12]}."))
+    with explained(target), _alone(cache / "locks" / digest):
+        if cached(target, digest):
+            return target
+        manifest = stored_manifest(store, digest)
+        incoming = cache / "incoming" / digest
+        # Whoever left something there is dead, for the lock is ours.
+        shutil.rmtree(incoming, ignore_errors=True)
+        incoming.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            # Damaged. Moved first, so that nobody meets half of it while it goes.
+            target.replace(incoming)
+            shutil.rmtree(incoming)
         try:
-            for file in stored_files(store, manifest):
-                (work / file.name).parent.mkdir(parents=True, exist_ok=True)
-                with (work / file.name).open("wb") as written:
-                    written.writelines(file.pieces)
-            (work / MANIFEST).write_bytes(_manifest_bytes(store, digest))
-            _place_copy(work, target, digest)
+            _copy(store, manifest, incoming)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            incoming.replace(target)
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(incoming, ignore_errors=True)
+        sync_folder(target.parent)
     return target
+
+
+def cached_path(cache: Path, digest: str) -> Path:
+    """Where the cache keeps a bundle."""
+    return cache / "bundles" / digest
 
 
 def cached(target: Path, digest: str) -> bool:
@@ -163,16 +175,22 @@ def _manifest_bytes(store: ObjectStore, digest: str) -> bytes:
     return found.data
 
 
-def _place_copy(work: Path, target: Path, digest: str) -> None:
-    try:
-        work.replace(target)
-    except OSError:
-        # Another process was first; or what lies there is damaged, and makes room.
-        if cached(target, digest):
-            return
-        shutil.rmtree(target, ignore_errors=True)
-        work.replace(target)
-    sync_folder(target.parent)
+def _copy(store: ObjectStore, manifest: Sealed, folder: Path) -> None:
+    for file in stored_files(store, manifest):
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as written:
+            written.writelines(file.pieces)
+    (folder / MANIFEST).write_bytes(_manifest_bytes(store, manifest.digest))
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock file, waiting for whoever holds it; the kernel frees it when a process dies."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _place(store: ObjectStore, digest: str) -> Path:
