@@ -12,7 +12,7 @@ from saeops.promotion.journal import Step, broken
 from saeops.promotion.plan import settling
 from saeops.promotion.projection import alias_changes
 from saeops.promotion.protocol import Author
-from saeops.promotion.state import Pin, no_champion
+from saeops.promotion.state import Pin, State, no_champion, pin_owed
 from saeops.stages.records import change_pins, read_state
 from saeops.stages.removals import being_removed, read_mark
 from saeops.stages.transfer import fetch, find_digest, verify_stored
@@ -117,11 +117,11 @@ def status(store: ObjectStore, name: str) -> Status:
 
 
 def history(store: ObjectStore, name: str, *, verify: bool = False) -> list[HistoryRow]:
-    """The journal in order. The chain is always checked; `verify` reads every verdict it names as well.
+    """The journal in order. The chain is always checked; `verify` checks verdicts and pins as well.
 
     Raises:
         NameUnknown: the name has no journal.
-        JournalBroken: an entry, closing or verdict is missing, edited or out of its place.
+        JournalBroken: an entry, closing, verdict or pin is missing, edited or out of its place.
     """
     state = read_state(store, name)
     if not state.journal.steps:
@@ -129,6 +129,7 @@ def history(store: ObjectStore, name: str, *, verify: bool = False) -> list[Hist
     if verify:
         for step in state.journal.steps:
             _verify_verdict(store, step)
+        _verify_pins(state)
     return [_row(step) for step in state.journal.steps]
 
 
@@ -235,6 +236,15 @@ def _verify_verdict(store: ObjectStore, step: Step) -> None:
         raise broken(where, "is missing")
     if digest_bytes(found.data) != digest:
         raise broken(where, "was changed after it was given")
+
+
+def _verify_pins(state: State) -> None:
+    """Every rollback pinned what it left, unless a person unpinned that since."""
+    for step in state.journal.done:
+        for digest, owed in pin_owed(step).items():
+            lifted = state.pins.lifted.get(digest, 0)
+            if digest not in state.pins.pins and lifted < (owed.sequence or 0):
+                raise broken(f"{state.name}: pins.json", f"lacks the pin of rollback {owed.sequence}")
 
 
 def _row(step: Step) -> HistoryRow:
