@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +47,7 @@ def examine(services: Services) -> list[Check]:
         _writable("checkout (artifacts/)", settings.root / "artifacts"),
         _writable("model cache", settings.cache, "set SAEOPS_CACHE to a folder you may write"),
     ]
-    checks.append(_answers("registry store", settings.store, lambda: services.store.list("names/")))
+    checks.append(_store(services))
     checks.append(_answers("review ledger", settings.ledger, lambda: services.ledger.entries()))
     checks.append(_tracking(services))
     try:
@@ -129,6 +129,17 @@ def _answers(what: str, address: str, ask: Callable[[], object]) -> Check:
     except SaeopsError as error:
         return Check(what, "broken", error.message, error.hint)
     return Check(what, "ok", address)
+
+
+def _store(services: Services) -> Check:
+    from saeops.adapters.conditions import prove
+
+    def ask() -> None:
+        services.store.list("names/")
+        prove(services.store)
+
+    check = _answers("registry store", services.settings.store, ask)
+    return replace(check, found=f"{check.found}: conditional writes hold") if check.state == "ok" else check
 
 
 def _tracking(services: Services) -> Check:

@@ -11,7 +11,7 @@ WRITERS, ROUNDS = 8, 3
 
 
 def prove(store: ObjectStore) -> None:
-    """Write, overwrite and delete an object under `probe/`, on condition and at once.
+    """Write, overwrite and delete an object beside the names, on condition and at once.
 
     Losing a race is a matter of luck, so a store can be unfit and pass; none is fit and fails.
 
@@ -19,7 +19,7 @@ def prove(store: ObjectStore) -> None:
         StoreUnfit: a condition that did not hold was ignored, or two writers were both told that they won.
         Unavailable: the store does not answer, or says no.
     """
-    key = f"probe/{uuid.uuid4().hex}"
+    key = f"names/probe-{uuid.uuid4().hex}"
     try:
         etag = store.put(key, b"0", if_absent=True)
         if etag is None or store.put(key, b"1", if_absent=True) is not None:

@@ -30,7 +30,8 @@ MAX_PARTS = 10_000
 PARTS_AT_ONCE = 4
 SHA256, WRITE = "saeops-sha256", "saeops-write"
 """Metadata: the digest of the whole object, and which call wrote it."""
-PROBE = ".probe"
+PROBE = "names/.probe"
+"""Beside what it protects: whoever may write there may write this."""
 NO_ETAG = '"' + "0" * 32 + '"'
 
 
@@ -123,7 +124,7 @@ class S3Store:
             return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
         keys = (name.removeprefix(self.prefix) for name in self._again(attempt, "list", prefix))
-        return sorted(key for key in keys if not key.startswith("."))
+        return sorted(key for key in keys if key != PROBE and not key.startswith("."))
 
     def delete(self, key: str) -> None:
         name = self._name(key)

@@ -26,8 +26,8 @@ class Patience:
     connect_s: float = 5
     read_s: float = 30
     """For the next bytes of an answer."""
-    again_s: float = 20
-    """From the first attempt of a request on, attempts that may be repeated are."""
+    again_s: float = 10
+    """From its first attempt on, a request that may succeed a moment later is repeated for so long."""
 
 
 def make_client(patience: Patience, environ: Mapping[str, str] = os.environ) -> Any:

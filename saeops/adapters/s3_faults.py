@@ -18,6 +18,8 @@ from saeops.errors import (
     StoreUnreachable,
 )
 
+BROKEN = boto.ConnectionError | boto.HTTPClientError | boto.IncompleteReadError
+"""Connections that are not made, time out, or break off."""
 AGAIN_STATUS = {429, 500, 502, 503, 504}
 CONFLICT = {"ConditionalRequestConflict", "OperationAborted"}
 CREDENTIALS = {
@@ -79,8 +81,7 @@ def again(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         fleeting = code(error) in CONFLICT | CHECKSUM | {"RequestTimeout", "SlowDown"}
         return (fleeting or status(error) in AGAIN_STATUS) and code(error) not in FULL
-    # HTTPClientError is the base of every connection that fails, times out or breaks off.
-    return isinstance(error, boto.HTTPClientError | boto.IncompleteReadError | Garbled)
+    return isinstance(error, BROKEN | Garbled)
 
 
 def explain(error: Exception, place: Place, verb: str, key: str) -> SaeopsError:
@@ -115,10 +116,10 @@ def _answered(error: ClientError, place: Place, what: str, key: str) -> SaeopsEr
         )
     if name in CREDENTIALS:
         return StoreDenied(f"{place.endpoint} does not accept these credentials ({name})", hint=CREDENTIALS_HINT)
-    if number in {401, 403}:
-        return StoreDenied(f"no permission to {what} ({name})", hint=DENIED_HINT)
     if name in FULL or number == HTTPStatus.INSUFFICIENT_STORAGE:
         return DiskFull(f"no room left to {what} ({name})", hint="make room there and run the same command again")
+    if number in {401, 403}:
+        return StoreDenied(f"no permission to {what} ({name})", hint=DENIED_HINT)
     if name in CONFLICT:
         return LostRace(f"others kept writing {key} in {place.address}", hint="run the same command again")
     if name == "NotImplemented" or number == HTTPStatus.NOT_IMPLEMENTED:
