@@ -1,12 +1,22 @@
 """saeops: operate sparse-autoencoder feature dictionaries."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saeops.dictionary.handle import Dictionary
+    from saeops.monitor.attached import Monitor
 
-__all__ = ["load"]
+__all__ = ["Monitor", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # So that `import saeops` costs nothing.
+    if name == "Monitor":
+        from saeops.monitor.attached import Monitor
+
+        return Monitor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(reference: str, *, root: str | Path = ".") -> "Dictionary":

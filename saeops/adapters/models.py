@@ -89,10 +89,8 @@ class TransformersModel:
         self._widths: dict[str, int] = {}
         self._texts: dict[int, str] = {}
         self._begins_at: dict[int, bool] = {}
-        self.bos_id: int | None = _first(self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
-        added = self._tokenizer.added_tokens_decoder
-        marked = {index for index, token in added.items() if token.special}
-        self.special_ids: frozenset[int] = frozenset(self._tokenizer.all_special_ids) | marked
+        self.bos_id: int | None = bos_id(self._tokenizer)
+        self.special_ids: frozenset[int] = special_ids(self._tokenizer)
         unembedding = self._model.get_output_embeddings().weight
         identity = ModelIdentity(
             ref=folder.ref,
@@ -331,6 +329,17 @@ class Resumed:
         assert all(parse_site(site)[0] >= self._block for site in edits or {}), "an edit before the first site"
         with contextlib.nullcontext() if self._prefix is None else self._prefix.in_place():
             return self._model.logits(self._ids, edits, at=at)
+
+
+def bos_id(tokenizer: Any) -> int | None:
+    """The token put before each window: the tokenizer's bos, else its eos, else none."""
+    return _first(tokenizer.bos_token_id, tokenizer.eos_token_id)
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Tokens that stand for no text."""
+    marked = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(tokenizer.all_special_ids) | marked
 
 
 def _weights(folder: Path, dtype: torch.dtype, random_init: int | None) -> Any:

@@ -63,7 +63,8 @@ class Dictionary:
         """The dictionary that its reference means since a promotion or rollback; None: nothing changed.
 
         Costs one get of the name's pointer, so it can be asked often. This one stays usable either way:
-        `dictionary = dictionary.refresh() or dictionary`. By sequence number, digest or folder nothing ever changes.
+        `dictionary = dictionary.refresh() or dictionary`. A sequence number, a digest and a folder always mean
+        the same.
 
         Raises:
             StoreUnreachable: the store is away.

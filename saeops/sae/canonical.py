@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -138,6 +138,17 @@ class Sae:
     def reconstruct(self, x_TD: Float[Tensor, "T D"]) -> Float[Tensor, "T E"]:
         """decode(encode(x))."""
         return self.decode(self.encode(x_TD))
+
+    def only(self, latents_L: Int[Tensor, " L"]) -> Self:
+        """The SAE of these latents alone, which count as 0 to L − 1 there.
+
+        They fire exactly as in this one, for no latent competes; so never of an SAE that keeps k a token.
+        """
+        assert self.k is None, "all latents must compete"
+        threshold = None if self.threshold is None else self.threshold[latents_L]
+        meta = self.meta.model_copy(update={"d_sae": len(latents_L)})
+        W_enc, b_enc, W_dec = self.W_enc[:, latents_L], self.b_enc[latents_L], self.W_dec[latents_L]
+        return type(self)(W_enc, b_enc, W_dec, self.b_dec, threshold, meta)
 
     def to(self, device: str | torch.device) -> Self:
         """The same SAE on another device."""

@@ -1,0 +1,1 @@
+"""Watching a model at work: which trusted features of a dictionary fire, recorded and counted."""
