@@ -1,0 +1,117 @@
+"""Rollback needs the store and nothing else; and what `saeops gc` asks before it removes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from saeops.adapters.projection import MemoryProjection
+from saeops.adapters.stores import LocalStore, MemoryStore
+from saeops.errors import VersionUnknown
+from saeops.stages import registry, rollback
+from saeops.stages.records import read_state
+from saeops.stages.walk import Registry
+from tests.bundles import NAME, author
+from tests.shelves import put_up, small_bundle
+
+OTHER = "other/blocks.0.mlp_out"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A checkout whose registry holds a, b, c and d, promoted in this order."""
+    house = Registry(LocalStore(tmp_path / "var" / "registry"), MemoryProjection(), patience_s=0)
+    for letter in "abcd":
+        small_bundle(tmp_path / letter, letter)
+        put_up(house, NAME, tmp_path / letter, letter)
+    return tmp_path
+
+
+def run(root: Path, code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("SAEOPS_", "PREFECT_", "MLFLOW_"))
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env={**kept, "PYTHONPATH": str(Path(__file__).parents[2]), "SAEOPS_USER": "ada", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def verb(*arguments: str) -> str:
+    return f"import sys; sys.argv = ['saeops', *{arguments!r}]\nfrom saeops.cli import main\nmain()"
+
+
+ALONE = """
+import socket, sys
+
+def nobody(*_, **__):
+    raise OSError("the network is down")
+
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = nobody
+
+from saeops.cli import main
+sys.argv = ["saeops", "rollback", {name!r}, "--reason", "it misfires"]
+try:
+    main()
+except SystemExit as end:
+    heavy = sorted({{"mlflow", "prefect", "torch", "pandas", "dvc"}} & set(sys.modules))
+    print("imported:", heavy)
+    raise
+"""
+
+
+@pytest.mark.parametrize("tracking", ["http://127.0.0.1:9", "sqlite:////proc/nowhere/mlflow.db", "none"])
+def test_rollback_imports_no_mlflow_no_prefect_and_uses_no_network(root: Path, tracking: str):
+    done = run(root, ALONE.format(name=NAME), SAEOPS_TRACKING=tracking, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "imported: []" in done.stdout
+    told = f"MLflow is not told by a rollback: saeops reconcile {NAME}, when it is up"
+    assert (told in done.stdout) == (tracking != "none")
+    state = read_state(LocalStore(root / "var" / "registry"), NAME)
+    assert state.journal.open is None
+    assert state.champion == state.resolve("3")
+
+
+def test_gc_shows_what_goes_and_removes_nothing_unless_somebody_says_yes(root: Path):
+    store = LocalStore(root / "var" / "registry")
+    state = read_state(store, NAME)
+    for arguments in (("--dry-run",), ()):
+        done = run(root, verb("gc", NAME, "--keep", "0", *arguments), SAEOPS_TRACKING="none")
+        for sequence in ("1", "2"):
+            assert state.resolve(sequence)[:12] in done.stdout
+        assert "2 bundles, " in done.stdout
+        assert "previous" in done.stdout
+        assert done.returncode == (0 if arguments else 2), done.stderr
+        registry.verify(store, f"{NAME}@1")
+    assert "add --yes" in done.stderr
+    done = run(root, verb("gc", NAME, "--keep", "0", "--yes"), SAEOPS_TRACKING="none")
+    assert done.returncode == 0, done.stderr
+    assert "removed 2 bundles, " in done.stdout
+    with pytest.raises(VersionUnknown):
+        registry.verify(store, f"{NAME}@1")
+
+
+def test_gc_needs_a_name_or_all_and_not_both(root: Path):
+    for arguments in ((), (NAME, "--all")):
+        done = run(root, verb("gc", *arguments), SAEOPS_TRACKING="none")
+        assert done.returncode == 2
+        assert "one name or on all" in done.stderr
+
+
+def test_a_version_of_another_name_is_no_target_and_that_name_is_told(tmp_path: Path):
+    house = Registry(MemoryStore(), MemoryProjection(), patience_s=0)
+    digest = {letter: small_bundle(tmp_path / letter, letter) for letter in "abc"}
+    for name, letters in ((NAME, "ab"), (OTHER, "c")):
+        for letter in letters:
+            put_up(house, name, tmp_path / letter, letter)
+    before = house.store.list("")
+    with pytest.raises(VersionUnknown, match=f"is a version of {OTHER}"):
+        rollback.run(NAME, to=digest["c"][:9], registry=house, author=author("back"), reason="try")
+    assert house.store.list("") == before
