@@ -121,7 +121,7 @@ def _sentence(verdict: Verdict) -> str:
     beside = f"beside champion {verdict.champion[:12]}" if verdict.champion else "with no champion to compare with"
     match verdict.outcome:
         case "pass":
-            return f"all {held} requirements hold, {beside}"
+            return f"{held} of {len(asked)} requirements hold, {beside}"
         case "fail":
             return f"{len(said['fail'])} of {len(asked)} requirements do not hold, {beside}"
         case "inconclusive":

@@ -106,6 +106,10 @@ def test_a_bundle_below_a_gate_ends_with_3_and_says_which(checkout: Checkout) ->
     refused = checkout.run("promote")
     assert refused.code == 3
     assert "explained_variance at least 0.5" in refused.err
+    explained = checkout.run("explain", NAME)
+    assert "even the upper bound" in explained.out
+    assert "none: it was refused" in explained.out
+    assert checkout.run("explain", NAME, "--json").json[0]["verdict"] == judged
     forced = checkout.run("promote", "--force")
     assert forced.code == 2
     assert "reason" in forced.err
@@ -197,3 +201,18 @@ def test_doctor_tells_machines_what_is_wrong(checkout: Checkout) -> None:
     assert states["torch"]["state"] == "ok"
     assert states["model cache"]["state"] == "broken"
     assert "SAEOPS_CACHE" in states["model cache"]["fix"]
+
+
+def test_doctor_and_status_tell_of_an_s3_store(checkout: Checkout, s3_address: str) -> None:
+    # The fixture's environment leads to a real server.
+    environment = {**checkout.environment, **os.environ, "SAEOPS_STORE": s3_address}
+    states = {check["what"]: check for check in Checkout(checkout.root, environment).run("doctor", "--json").json}
+    assert states["registry store"]["state"] == "ok"
+    assert "conditional writes hold" in states["registry store"]["found"]
+    denied = Checkout(checkout.root, {**environment, "AWS_SECRET_ACCESS_KEY": "not-the-secret"})
+    states = {check["what"]: check for check in denied.run("doctor", "--json").json}
+    assert states["registry store"]["state"] == "broken"
+    said = denied.run("status", NAME)
+    assert said.code == 6
+    assert "does not accept these credentials" in said.err
+    assert "not-the-secret" not in said.err
