@@ -94,10 +94,21 @@ def _catalog(result: Mapping[str, Any]) -> str:
     return "\n\n".join(["## Catalog", title, tables.catalog_table(result["rows"]), "SAEs:", "\n".join(saes)])
 
 
+def _monitor(result: Mapping[str, Any]) -> str:
+    title = (
+        f"What `saeops.Monitor` costs the model that it watches: {result['model']} with a dictionary of"
+        f" {result['sae']}, {result['trusted']} trusted features, written to parquet and counted for Prometheus."
+        " The model alone and watched take turns; the ratio is watched speed over speed alone, the median over"
+        " turns with a 95 % bootstrap interval."
+    )
+    return "\n\n".join(["## Monitor", title, tables.monitor_table(result["rows"])])
+
+
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "race": _race,
     "losses": _losses,
     "planted": _planted,
     "scaling": _scaling,
     "catalog": _catalog,
+    "monitor": _monitor,
 }

@@ -145,6 +145,25 @@ def catalog_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return _table(head, lines)
 
 
+def monitor_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A kind of work a row."""
+    head = ["work", "model alone, tokens/s", "watched, tokens/s", "ratio, turn by turn", "turns"]
+    head += ["firings a token", "used by others meanwhile"]
+    lines = [
+        [
+            row["work"],
+            f"{row['tokens'] / row['alone_s']:,.0f}",
+            f"{row['tokens'] / row['monitored_s']:,.0f}",
+            "{median:.3f}× ({low:.3f}–{high:.3f})".format(**row["ratio"]),
+            f"{row['ratio']['rounds']} of {row['rounds']}",
+            f"{row['firings_per_token']:.2f}",
+            f"{row['foreign']:.0%} of the machine",
+        ]
+        for row in rows
+    ]
+    return _table(head, lines)
+
+
 def settings_list(parts: Sequence[Mapping[str, Any]]) -> str:
     """What each contender's step does."""
     seen = {(each["label"], str(each["settings"])): each for each in parts}
