@@ -19,7 +19,7 @@ class Settings(Frozen):
     cache: Path
     """SAEOPS_CACHE: converted models and verified bundles (default: ~/.cache/saeops)."""
     store: str
-    """SAEOPS_STORE: the registry's object store, a folder (default: <var>/registry)."""
+    """SAEOPS_STORE: the registry's object store, a folder or s3://bucket/prefix (default: <var>/registry)."""
     ledger: str
     """SAEOPS_LEDGER: the review ledger's database (default: SQLite in <var>/reviews.db)."""
     tracking: str

@@ -126,7 +126,7 @@ def _answered(error: ClientError, place: Place, what: str, key: str) -> SaeopsEr
         return unfit(place, f"it cannot {what}")
     return StoreUnreachable(
         f"{place.endpoint} fails to {what}: {name or number}",
-        hint="look into the server's log, and run the same command again: it looks first",
+        hint="look into the server's log (is its disk full?), and run the same command again: it looks first",
     )
 
 

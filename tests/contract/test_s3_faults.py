@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import resource
 import signal
 import traceback
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from saeops.errors import (
     StoreUnreachable,
     UsageError,
 )
-from tests.seaweed import ADMIN, BUCKET, BUNDLES_ONLY
+from tests.seaweed import ADMIN, BUCKET, BUNDLES_ONLY, running
 
 HASTY = Patience(connect_s=1, read_s=5, again_s=0.5)
 
@@ -200,6 +201,22 @@ def test_a_malformed_address_is_refused_and_not_repeated(address: str):
     with pytest.raises(UsageError, match="is not s3://bucket/prefix") as told:
         open_s3(address)
     assert "secret" not in str(told.value)
+
+
+def test_a_server_whose_disk_takes_no_more_is_told_and_what_it_holds_can_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    with running() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        store = hasty(f"s3://{BUCKET}/full")
+        store.put("old", b"stands")
+        # Its files may grow no more: a volume then answers a write as it does on a full disk.
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (2**22, 2**22))
+        with refused(StoreUnreachable, "fails to write new in .*: InternalError", exit_code=6):
+            store.put("new", os.urandom(2**23))
+        assert store.get("new") is None
+        assert store.get("old").data == b"stands"
 
 
 # ── death of the client ─────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from saeops.adapters.projection import MemoryProjection
-from saeops.adapters.stores import LocalStore, MemoryStore
+from saeops.adapters.stores import LocalStore, MemoryStore, open_store
 from saeops.dictionary.bundle import Bundle
 from saeops.errors import (
     FolderDamaged,
@@ -33,9 +33,10 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     return {name: tiny_bundle(tmp_path_factory.mktemp(name), seed) for seed, name in enumerate("abcd")}
 
 
-@pytest.fixture
-def house() -> Registry:
-    return Registry(MemoryStore(), MemoryProjection(), patience_s=0)
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.slow)])
+def house(request: pytest.FixtureRequest) -> Registry:
+    store = MemoryStore() if request.param == "memory" else open_store(request.getfixturevalue("s3_address"))
+    return Registry(store, MemoryProjection(), patience_s=0)
 
 
 def put_up(house: Registry, bundle: Bundle, operation: str, **more: object) -> Moved:
