@@ -11,10 +11,18 @@ from saeops.activations.policy import TokenPolicy
 from saeops.activations.sites import Sites
 from saeops.errors import ParamsInvalid
 from saeops.params import validate_params
-from saeops.promotion.evidence import Basis, Evidence, Slice, gather
+from saeops.promotion.evidence import (
+    DIFFERENCES_AS_FIGURES,
+    NULLS_AS_FIGURES,
+    Basis,
+    Evidence,
+    Slice,
+    gather,
+)
 from saeops.promotion.judge import judge
 from saeops.promotion.policy import PromotePolicy
 from saeops.promotion.verdict import GateResult, Verdict
+from saeops.report.rows import NULLS
 from saeops.review.outcome import ReviewOutcome
 from saeops.stats import wilson
 from tests.bundles import interval
@@ -244,3 +252,9 @@ def test_a_verdict_states_how_often_it_is_wrong():
 def test_a_gate_that_cannot_be_judged_is_a_fault_in_params(gate: Mapping[str, object], fault: str):
     with pytest.raises(ParamsInvalid, match=fault):
         validate_params({"promote": {"gates": [gate]}})
+
+
+def test_the_report_shows_the_nulls_that_the_judge_finds():
+    found = {**NULLS_AS_FIGURES, **DIFFERENCES_AS_FIGURES}
+    judged = {(metric, figure, figure in DIFFERENCES_AS_FIGURES.values()) for (_, metric), figure in found.items()}
+    assert judged == {(metric, null.metric, null.is_difference) for metric, null in NULLS.items()}
