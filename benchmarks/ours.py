@@ -19,7 +19,7 @@ from benchmarks.environment import CHECKOUT
 from benchmarks.recipe import PREFIX_SHARES, Problem, Recipe
 from benchmarks.same import oracle
 from saeops.sae.canonical import Sae, SaeMeta
-from saeops.sae.folding import Scaling, fold
+from saeops.sae.folding import fold
 from saeops.sae.native import library
 from saeops.sae.variants import BatchTopK, Gated, JumpReLU, Matryoshka, ReluL1, TargetL0, TopK, Variant
 from saeops.training.checkpoint import CheckpointFolder
@@ -79,7 +79,7 @@ class Ours(Contender):
         dead = torch.zeros(self.problem.d_sae, dtype=torch.bool)
         # A forward pass moves running figures, such as a threshold; a look must leave no trace.
         running = {name: buffer.clone() for name, buffer in self.state.sae.named_buffers()}
-        outcome = self.state.sae.outcome(pair.x_TD, pair.y_TE, dead=dead, progress=0.0)
+        outcome = self.state.sae.outcome(pair.x_TD - self.state.sae.centre, pair.y_TE, dead=dead, progress=0.0)
         for name, buffer in self.state.sae.named_buffers():
             buffer.copy_(running[name])
         return float(outcome.mse.detach()) / float(pair.y_TE.var(0, correction=0).mean())
@@ -94,6 +94,7 @@ class Ours(Contender):
         sae.W_enc_FD.copy_(weights.W_enc_DF.t())
         sae.W_dec_FE.copy_(weights.W_dec_FD)
         sae.b_dec.copy_(-scale * normalisation.mean)
+        sae.centre.zero_()
         threshold = scale * weights.threshold
         match self.problem.variant:
             case "relu_l1":
@@ -152,7 +153,6 @@ class Ours(Contender):
 
 def folded(state: Any, problem: Problem) -> Sae:
     """The canonical form of a run."""
-    sides = state.normalisation
     meta = SaeMeta(
         variant=problem.variant,
         site="benchmark",
@@ -160,10 +160,7 @@ def folded(state: Any, problem: Problem) -> Sae:
         d_sae=problem.d_sae,
         k=problem.k if problem.variant == "topk" else None,
     )
-    scalings = {
-        side: Scaling(one.mean, one.scale) for side, one in (("input", sides.input), ("target", sides.target))
-    }
-    return fold(state.sae.weights(), meta, **scalings)
+    return fold(state.sae.weights(), meta, input=state.reading, target=state.normalisation.target)
 
 
 def variant_of(problem: Problem, recipe: Recipe) -> Variant:

@@ -40,6 +40,11 @@ class GatedSae(L1Sae):
     def start(self, x_TD: Float[Tensor, "T D"]) -> None:
         self.b_enc.fill_(-level_of_l0(self, x_TD, self.first_l0))
 
+    def product_gradient(self) -> Float[Tensor, " F"]:
+        """The gate has x·w once, and the magnitude exp(r_mag) times."""
+        assert self.b_mag.grad is not None
+        return super().product_gradient() + self.r_mag.exp() * self.b_mag.grad
+
     def weights(self) -> Weights:
         """The magnitude path, with the threshold at which the gate opens: x·w = −b_gate."""
         stretch, b_mag = self.r_mag.detach().exp(), self.b_mag.detach()

@@ -82,7 +82,7 @@ class JumpReLUSae(TrainableSae):
         if few_fire(x_TD, self.W_enc_FD, self.b_enc, floor):
             part = self._sparse(x_TD, y_TE, floor)
         else:
-            parameters = list(self.parameters())
+            parameters = self.differentiated()
             part = in_chunks(self._dense, x_TD, y_TE, parameters=parameters, n_latents=len(self.b_enc))
         fires_F, near_F = part.figures["fires_F"], part.figures["near_F"]
         l0 = fires_F.sum() / len(x_TD)

@@ -39,7 +39,7 @@ class L1Sae(TrainableSae):
                 lambda x, y: self._dense(x, y, coefficient),
                 x_TD,
                 y_TE,
-                parameters=list(self.parameters()),
+                parameters=self.differentiated(),
                 n_latents=len(self.b_enc),
             )
         figures, size = part.figures, y_TE.numel()

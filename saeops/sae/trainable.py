@@ -55,8 +55,9 @@ class TrainableSae(nn.Module, ABC):
     gradients are contiguous. Decoder rows start as random directions of length
     `decoder_norm`, encoder rows as the same vectors (arXiv 2406.04093, A.1); a
     transcoder's encoder rows, which live in another space, as random ones.
-    b_dec is not taken off the input: on inputs of mean 0 the encoder's bias
-    does the same, and a transcoder is trained by the same lines.
+    b_dec is not taken off the input, so that a transcoder is trained by the same
+    lines; what is taken off is `centre`, a parameter of its own that starts at
+    the inputs' mean, 0 (docs/decisions/learned-centre.md).
     """
 
     unit_rows: bool
@@ -70,6 +71,7 @@ class TrainableSae(nn.Module, ABC):
         self.b_enc = nn.Parameter(torch.zeros(shape.d_sae))
         self.W_dec_FE = nn.Parameter(rows_FE * decoder_norm)
         self.b_dec = nn.Parameter(torch.zeros(shape.d_out))
+        self.centre = nn.Parameter(torch.zeros(shape.d_in))
 
     @abstractmethod
     def outcome(
@@ -78,6 +80,7 @@ class TrainableSae(nn.Module, ABC):
         """Forward pass and loss.
 
         Args:
+            x_TD: inputs with the centre taken off; gradients do not reach them.
             y_TE: what is to be reconstructed; x itself in an autoencoder.
             dead: latents that have not fired for long.
             progress: share of training that is done, from 0 to 1.
@@ -86,8 +89,25 @@ class TrainableSae(nn.Module, ABC):
     def start(self, x_TD: Float[Tensor, "T D"]) -> None:
         """Set what depends on the data, from a normalised sample of it, before the first step."""
 
+    def differentiated(self) -> list[Tensor]:
+        """What an outcome is differentiated in: every parameter but the centre, which follows from them."""
+        return [parameter for name, parameter in self.named_parameters() if name != "centre"]
+
+    @torch.no_grad()
+    def learn_centre(self) -> None:
+        """Give the centre its gradient, after the backward pass of an outcome.
+
+        Every x·w holds −centre·w, so it is −Σ ∂loss/∂(x·w) · w, summed over tokens and latents.
+        """
+        self.centre.grad = -(self.product_gradient() @ self.W_enc_FD)
+
+    def product_gradient(self) -> Float[Tensor, " F"]:
+        """Σ over tokens of ∂loss/∂(x·w): the bias's gradient, where each x·w has its bias added once."""
+        assert self.b_enc.grad is not None
+        return self.b_enc.grad
+
     def weights(self) -> Weights:
-        """The weights now, detached, and the threshold where latents have one."""
+        """The weights now, detached, for inputs with the centre taken off; the threshold where there is one."""
         parameters = (self.W_enc_FD, self.b_enc, self.W_dec_FE, self.b_dec)
         return Weights(*(p.detach() for p in parameters))
 

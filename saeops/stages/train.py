@@ -217,8 +217,7 @@ def publish(
 ) -> Sealed:
     """Fold, write, seal, and put in place."""
     shutil.rmtree(work, ignore_errors=True)
-    normalisation = state.normalisation.to(torch.device("cpu"))
-    sae: Sae = fold(state.sae.weights(), meta, input=normalisation.input, target=normalisation.target)
+    sae: Sae = fold(state.sae.weights(), meta, input=state.reading, target=state.normalisation.target)
     sae.save(work)
     write_table(curve_frame(state.curve), work / CURVE, CurveTable, rows=len(state.curve))
     write_table(trained_documents(acts.documents), work / DOCUMENTS, TrainedDocumentTable)
@@ -231,7 +230,7 @@ def publish(
         "train_explained_variance": last.explained_variance,
         "train_l0": last.l0,
         "train_dead_fraction": last.dead_fraction,
-        "normalisation_scale": normalisation.input.scale,
+        "normalisation_scale": state.normalisation.input.scale,
     }
     sealed = seal(work, kind=KIND, version=VERSION, inputs=inputs, summary=summary)
     publish_folder(work, target)

@@ -19,7 +19,7 @@ from saeops.digests import digest_bytes, digest_json
 from saeops.errors import CheckpointDamaged, CheckpointMismatch, FormatUnknown
 from saeops.files import write_atomic
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 
 @dataclass(frozen=True)

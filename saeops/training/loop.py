@@ -92,7 +92,8 @@ def step_on(
     with torch.autocast(
         state.device.type, torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
     ):
-        outcome = state.sae.outcome(pair.x_TD, pair.y_TE, dead=dead, progress=progress)
+        centred_TD = pair.x_TD - state.sae.centre.detach()
+        outcome = state.sae.outcome(centred_TD, pair.y_TE, dead=dead, progress=progress)
     grad_norm = update(state, outcome.loss, lr=lr, gradient_clip=config.gradient_clip)
     state.silent.see(outcome.fired, tokens=len(pair))
     state.step += 1
@@ -112,6 +113,7 @@ def update(state: TrainState, loss: Float[Tensor, ""], *, lr: float, gradient_cl
         NonFinite: as `step`; nothing has moved.
     """
     loss.backward()
+    state.sae.learn_centre()
     grad_norm = state.optimiser.grad_norm()
     if not (math.isfinite(float(loss.detach())) and math.isfinite(grad_norm)):
         raise NonFinite(

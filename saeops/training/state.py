@@ -36,6 +36,12 @@ class TrainState:
     def device(self) -> torch.device:
         return self.sae.b_dec.device
 
+    @property
+    def reading(self) -> Normalisation:
+        """What the encoder reads in place of raw activations: s·(x − μ) − centre = s·(x − (μ + centre/s))."""
+        mean, scale = self.normalisation.input.mean, self.normalisation.input.scale
+        return Normalisation(mean + self.sae.centre.detach() / scale, scale)
+
     def checkpoint(self) -> Checkpoint:
         """A snapshot that `resume` turns back into the same bits."""
         sides = {"input": self.normalisation.input}

@@ -38,8 +38,9 @@ biases = st.sampled_from([0.0, -3.0])
 
 
 def pair(seed: int, n_tokens: int, shape: Shape) -> tuple[Tensor, Tensor]:
-    x_TD = gaussian(seed + 100, n_tokens, shape.d_in)
-    return x_TD, gaussian(seed + 101, n_tokens, shape.d_out) if shape.transcodes else x_TD
+    """Inputs that take a gradient, and targets that pass none on to them."""
+    x_TD = gaussian(seed + 100, n_tokens, shape.d_in).requires_grad_()
+    return x_TD, gaussian(seed + 101, n_tokens, shape.d_out) if shape.transcodes else x_TD.detach().clone()
 
 
 def weights_of(sae: TrainableSae) -> Weights:
@@ -51,17 +52,23 @@ def alive(sae: TrainableSae) -> Tensor:
     return torch.zeros(len(sae.b_enc), dtype=torch.bool)
 
 
-def assert_same(sae: TrainableSae, fast: Tensor, plain: Tensor) -> None:
-    """In value, and in the gradient of every parameter."""
+def assert_same(sae: TrainableSae, x_TD: Tensor, fast: Tensor, plain: Tensor) -> None:
+    """In value, and in the gradient of every parameter; the centre's is that of the inputs, turned round."""
     torch.testing.assert_close(fast, plain)
     parameters = dict(sae.named_parameters())
-    for loss in (fast, plain):
-        loss.backward()
-        if loss is fast:
-            mine = {name: p.grad for name, p in parameters.items()}
-            sae.zero_grad(set_to_none=True)
+    fast.backward()
+    sae.learn_centre()
+    mine = {name: p.grad for name, p in parameters.items()}
+    sae.zero_grad(set_to_none=True)
+    plain.backward()
+    if x_TD.grad is None:
+        sae.learn_centre()
+    else:
+        sae.centre.grad = -x_TD.grad.sum(0)
     for name, parameter in parameters.items():
-        torch.testing.assert_close(mine[name], parameter.grad, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            mine[name], parameter.grad, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def assert_same_firing(outcome: object, f_TF: Tensor) -> None:
@@ -93,9 +100,9 @@ def test_topk_equals_its_reference(
     sae = perturbed(TopK(k=k, aux_k=aux_k, aux_coefficient=0.7, multi_coefficient=multi), shape, seed)
     x_TD, y_TE = pair(seed, n_tokens, shape)
     dead = gaussian(seed + 7, shape.d_sae).sigmoid() < share_dead
-    fast = sae.outcome(x_TD, y_TE, dead=dead, progress=1.0)
+    fast = sae.outcome(x_TD.detach(), y_TE, dead=dead, progress=1.0)
     plain = reference.topk(x_TD, y_TE, weights_of(sae), k=k, multi_coefficient=multi)
-    assert_same(sae, fast.loss, with_auxk(plain, sae, x_TD, y_TE, dead, aux_k))
+    assert_same(sae, x_TD, fast.loss, with_auxk(plain, sae, x_TD, y_TE, dead, aux_k))
     assert_same_firing(fast, plain.f)
     assert MULTI == 4
 
@@ -116,12 +123,12 @@ def test_batch_topk_and_matryoshka_equal_their_references(
     sae = perturbed(variant, shape, seed)
     x_TD, y_TE = pair(seed, n_tokens, shape)
     dead = gaussian(seed + 7, shape.d_sae).sigmoid() < share_dead
-    fast = sae.outcome(x_TD, y_TE, dead=dead, progress=1.0)
+    fast = sae.outcome(x_TD.detach(), y_TE, dead=dead, progress=1.0)
     if isinstance(variant, Matryoshka):
         plain = reference.matryoshka(x_TD, y_TE, weights_of(sae), k=k, sizes=variant.sizes(shape.d_sae))
     else:
         plain = reference.batch_topk(x_TD, y_TE, weights_of(sae), k=k)
-    assert_same(sae, fast.loss, with_auxk(plain, sae, x_TD, y_TE, dead, 3))
+    assert_same(sae, x_TD, fast.loss, with_auxk(plain, sae, x_TD, y_TE, dead, 3))
     assert_same_firing(fast, plain.f)
     torch.testing.assert_close(fast.mse, (y_TE - plain.y_hat).square().mean())
 
@@ -136,11 +143,11 @@ def test_jumprelu_equals_its_reference(
     with torch.no_grad():
         sae.log_threshold.copy_(gaussian(seed + 8, shape.d_sae) - 0.7)
     x_TD, y_TE = pair(seed, n_tokens, shape)
-    fast = sae.outcome(x_TD, y_TE, dead=alive(sae), progress=1.0)
+    fast = sae.outcome(x_TD.detach(), y_TE, dead=alive(sae), progress=1.0)
     weights = replace(weights_of(sae), threshold=sae.log_threshold.exp())
     plain = reference.jumprelu(x_TD, y_TE, weights, bandwidth=0.3 * shape.d_in**0.5)
     price = 0.2 * plain.l0 if penalised else 0.4 * (plain.l0 / 1.5 - 1).square()
-    assert_same(sae, fast.loss, plain.reference.loss + price)
+    assert_same(sae, x_TD, fast.loss, plain.reference.loss + price)
     assert_same_firing(fast, plain.reference.f)
 
 
@@ -151,11 +158,11 @@ def test_gated_equals_its_reference(
     sae = perturbed(Gated(l1_coefficient=coefficient), shape, seed, bias=bias)
     assert isinstance(sae, GatedSae)
     x_TD, y_TE = pair(seed, n_tokens, shape)
-    fast = sae.outcome(x_TD, y_TE, dead=alive(sae), progress=1.0)
+    fast = sae.outcome(x_TD.detach(), y_TE, dead=alive(sae), progress=1.0)
     plain = reference.gated(
         x_TD, y_TE, weights_of(sae), r_mag=sae.r_mag, b_mag=sae.b_mag, l1_coefficient=coefficient
     )
-    assert_same(sae, fast.loss, plain.loss)
+    assert_same(sae, x_TD, fast.loss, plain.loss)
     assert_same_firing(fast, plain.f)
 
 
@@ -165,9 +172,9 @@ def test_relu_l1_equals_its_reference(
 ) -> None:
     sae = perturbed(ReluL1(l1_coefficient=coefficient), shape, seed, bias=bias)
     x_TD, y_TE = pair(seed, n_tokens, shape)
-    fast = sae.outcome(x_TD, y_TE, dead=alive(sae), progress=1.0)
+    fast = sae.outcome(x_TD.detach(), y_TE, dead=alive(sae), progress=1.0)
     plain = reference.relu_l1(x_TD, y_TE, weights_of(sae), l1_coefficient=coefficient)
-    assert_same(sae, fast.loss, plain.loss)
+    assert_same(sae, x_TD, fast.loss, plain.loss)
     assert_same_firing(fast, plain.f)
 
 
@@ -179,10 +186,10 @@ def test_a_batch_of_several_dense_chunks_equals_its_halves(variant: ReluL1 | Gat
     assert not few_fire(x_TD, sae.W_enc_FD, sae.b_enc, 0.0)
 
     def loss(part_TD: Tensor) -> Tensor:
-        return sae.outcome(part_TD, part_TD, dead=alive(sae), progress=1.0).loss
+        return sae.outcome(part_TD.detach(), part_TD.detach(), dead=alive(sae), progress=1.0).loss
 
     # Each half fits one chunk, and the whole takes three.
-    assert_same(sae, loss(x_TD), (loss(x_TD[:550]) + loss(x_TD[550:])) / 2)
+    assert_same(sae, x_TD, loss(x_TD), (loss(x_TD[:550]) + loss(x_TD[550:])) / 2)
 
 
 def test_a_low_bias_is_what_turns_dense_products_into_sparse_ones() -> None:

@@ -142,7 +142,7 @@ def test_a_checkpoint_in_another_format_is_refused_by_its_version(tmp_path: Path
     del body["digest"]
     body["version"] = 1
     path.write_text(json.dumps(body | {"digest": digest_json(body)}))
-    with pytest.raises(FormatUnknown, match="version 1, this saeops reads version 2"):
+    with pytest.raises(FormatUnknown, match="version 1, this saeops reads version 3"):
         folder.newest()
 
 

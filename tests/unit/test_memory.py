@@ -119,7 +119,7 @@ def run(width, d_sae, batch):
             pass
     meta = SaeMeta(variant="topk", site="blocks.0.resid_post", d_model=width, d_sae=d_sae, k=32)
     with tempfile.TemporaryDirectory() as name:
-        fold(state.sae.weights(), meta, input=state.normalisation.input, target=state.normalisation.target).save(
+        fold(state.sae.weights(), meta, input=state.reading, target=state.normalisation.target).save(
             pathlib.Path(name))
     return bytes_needed(config, variant, d_model=width, d_sae=d_sae)
 

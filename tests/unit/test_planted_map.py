@@ -80,7 +80,7 @@ def canonical(state: TrainState, k: int) -> Sae:
         k=k,
         apply_b_dec_to_input=False,
     )
-    return fold(state.sae.weights(), meta, input=state.normalisation.input, target=state.normalisation.target)
+    return fold(state.sae.weights(), meta, input=state.reading, target=state.normalisation.target)
 
 
 def explained(sae: Sae, pair: Pair) -> float:

@@ -134,6 +134,7 @@ def test_the_decoder_gradient_loses_its_parallel_part_before_the_step_and_rows_t
     reference = torch.optim.Adam(plain.values(), lr=0.05, betas=BETAS, eps=EPS)
     for _ in range(3):
         outcome_of(state.sae, pair.x_TD, dead=torch.zeros(40, dtype=torch.bool)).loss.backward()
+        state.sae.learn_centre()
         gradients = {name: p.grad.clone() for name, p in state.sae.named_parameters() if p.grad is not None}
         row, gradient = plain["W_dec_FE"], gradients["W_dec_FE"]
         gradients["W_dec_FE"] = gradient - (gradient * row).sum(1, keepdim=True) * row

@@ -43,7 +43,7 @@ def trained(variant: Variant, folder: Path, *, steps: int = 60) -> TrainState:
 
 def folded(state: TrainState, variant: Variant) -> Sae:
     meta = SaeMeta(variant=variant.variant, site="blocks.1.resid_post", d_model=16, d_sae=64)
-    return fold(state.sae.weights(), meta, input=state.normalisation.input, target=state.normalisation.target)
+    return fold(state.sae.weights(), meta, input=state.reading, target=state.normalisation.target)
 
 
 def codes_by_the_book(state: TrainState, x_TD: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def codes_by_the_book(state: TrainState, x_TD: Tensor) -> Tensor:
 def test_norm_folding_reaches_the_threshold(variant: Variant, tmp_path: Path) -> None:
     state = trained(variant, tmp_path)
     with torch.no_grad():
-        f_TF = codes_by_the_book(state, state.normalisation.input.apply(DATA.x))
+        f_TF = codes_by_the_book(state, state.reading.apply(DATA.x))
     sae = folded(state, variant)
     used_TF = sae.encode(DATA.x).dense()
     assert 0.5 < float((f_TF > 0).float().sum(1).mean()) < 20
@@ -137,7 +137,7 @@ def test_a_matryoshka_s_first_prefix_says_more_alone_than_as_many_latents_of_a_b
         state = trained(variant, tmp_path / variant.variant, steps=150)
         weights, x_TD = state.sae.weights(), state.normalisation.input.apply(DATA.x)
         with torch.no_grad():
-            f_TF = codes_by_the_book(state, x_TD)[:, :16]
+            f_TF = codes_by_the_book(state, state.reading.apply(DATA.x))[:, :16]
             return float((x_TD - f_TF @ weights.W_dec_FE[:16] - weights.b_dec).square().mean())
 
     assert missed(Matryoshka(k=3, prefixes=(0.25, 1.0))) < 0.8 * missed(BatchTopK(k=3))
