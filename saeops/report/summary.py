@@ -65,7 +65,8 @@ def _figures(metrics: Mapping[str, Interval], rivals: Rivals) -> RenderableType:
         interval = metrics.get(name)
         if interval is None:
             continue
-        null = next((one for one in beside(name, metrics, rivals) if one.kind == "null"), None)
+        known = () if name in MATCHED else beside(name, metrics, rivals)
+        null = next((one for one in known if one.kind == "null"), None)
         table.add_row(
             title_of(name),
             Text(number(interval.point), style="bold"),
@@ -82,10 +83,15 @@ KEY_METRICS = (
     "dead_fraction",
     "delta_ce_nats",
     "ce_recovered_mean",
+    "coherence",
+    "probe_explained",
     "label_confidence",
     "steering_effect_nats",
 )
 """What a person wants to know first; the page has the rest."""
+
+MATCHED = ("l0",)
+"""Nulls are made as sparse as the dictionary: theirs says nothing."""
 
 
 def _labels(cover: Coverage) -> Text:
