@@ -1,6 +1,7 @@
 """Retention: what must stay stays, whoever promotes or rolls back meanwhile and wherever it is cut off."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -248,6 +249,55 @@ def test_a_rollback_or_promotion_at_any_moment_of_a_collection_leaves_a_whole_ch
     houses = interruptions(shelf, collect, act)
     assert len(houses) > 20
     assert {shelf.letters([read_state(h.store, NAME).champion]) for h in houses} == {"a", "d"}
+
+
+def in_turns(ready: Registry, at: int, until: int) -> tuple[Registry, bool, bool]:
+    """A rollback up to one operation, a collection up to another, the rollback's rest, the collection's rest."""
+    house = forked(ready)
+    rolling, collecting = InterruptedStore(house.store), InterruptedStore(house.store)  # type: ignore[arg-type]
+    paused, finished = threading.Event(), threading.Event()
+
+    def others_turn() -> None:
+        paused.set()
+        finished.wait(10)
+
+    def collection() -> None:
+        attempt(collect, Registry(collecting, MemoryProjection(), patience_s=0))
+        paused.set()
+
+    other = threading.Thread(target=collection)
+
+    def start() -> None:
+        other.start()
+        paused.wait(10)
+
+    collecting.interrupt(until, others_turn)
+    rolling.interrupt(at, start)
+    attempt(to_a, Registry(rolling, MemoryProjection(), patience_s=0))
+    finished.set()
+    if other.ident is not None:
+        other.join(10)
+    return house, rolling.operations >= at, collecting.operations >= until
+
+
+@pytest.mark.slow
+def test_a_rollback_and_a_collection_that_take_turns_leave_a_whole_champion(shelf: Shelf):
+    ready = shelf.filled()
+    at, seen = 1, set()
+    while True:
+        until = 1
+        while True:
+            house, began, reached = in_turns(ready, at, until)
+            check(house)
+            seen.add(shelf.letters([read_state(house.store, NAME).champion]))
+            until += 3
+            if not reached:
+                break
+        at += 1
+        if not began:
+            break
+    assert at > 20
+    assert seen == {"a", "d"}
 
 
 def test_two_collections_at_once_remove_the_same_and_nothing_else(shelf: Shelf):
