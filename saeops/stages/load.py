@@ -83,7 +83,8 @@ class Source:
         copy = cached_path(self.cache, answer.digest)
         try:
             bundle = open_bundle(copy)
-        except (IntegrityError, StageMissing):
+        except (IntegrityError, StageMissing, FileNotFoundError):
+            # The last: it was damaged, and another process took it away while this one looked.
             bundle = open_bundle(fetch(self.store, answer.digest, self.cache))
         remember(self.cache, answer)
         return bundle

@@ -130,7 +130,8 @@ def cached(target: Path, digest: str) -> bool:
     """Whether the cache holds this bundle whole; a copy that went bad is no reason to fail."""
     try:
         return sealed.verify(target, kind=KIND).digest == digest
-    except SaeopsError:
+    except (SaeopsError, FileNotFoundError):
+        # The second: it was damaged, and another process took it away while this one looked.
         return False
 
 
