@@ -7,6 +7,7 @@ from prefect.states import Completed
 
 from flows.work import at_work
 from saeops.params import load_params
+from tasks.registry import reconcile
 from tasks.registry import rollback as champion
 
 
@@ -15,6 +16,11 @@ def rollback(name: str, reason: str, to: str = "previous", root: Path = Path()) 
     """Roll back; ends `RolledBack`, or `Kept` where nothing changes."""
     with at_work("rollback", root, load_params(root)) as checkout:
         moved = champion(checkout, name, to=to, reason=reason)
+        # The champion is back whether or not MLflow can be told.
+        told = reconcile(checkout, name, return_state=True)
     if moved.entry is None:
         return Completed(name="Kept", message=moved.plan.unchanged)
-    return Completed(name="RolledBack", message=f"{name}: {moved.plan.to_digest[:12]} is champion again")
+    message = f"{name}: {moved.plan.to_digest[:12]} is champion again"
+    if not told.is_completed():
+        message += f"; MLflow does not know yet: saeops reconcile {name}"
+    return Completed(name="RolledBack", message=message)

@@ -429,6 +429,12 @@ class Services:
         alone = Registry(store=self.store, projection=Untold())
         return rollback.run(name, to=to, registry=alone, author=self.author(), reason=reason, dry_run=dry_run)
 
+    def reconcile(self, name: str) -> list[str]:
+        """Bring MLflow's aliases and tags in line with the store; what was done."""
+        from saeops.stages import registry
+
+        return registry.reconcile(self.registry, name, cache=self.settings.cache, author=self.author())
+
     def candidate(self) -> Ref:
         """What would be promoted now: the built bundle with the decisions on it."""
         from saeops.sealed import open_sealed

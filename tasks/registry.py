@@ -30,3 +30,9 @@ def promote(checkout: Checkout, *, force: bool = False, reason: str = "") -> "Mo
 def rollback(checkout: Checkout, name: str, *, to: str, reason: str) -> "Moved":
     """An earlier champion, by the same protocol."""
     return checkout.services.rollback(name, to=to, reason=reason)
+
+
+@task(name="reconcile", task_run_name="tell MLflow of {name}", **RETRIED)
+def reconcile(checkout: Checkout, name: str) -> list[str]:
+    """MLflow's aliases and tags as the store has them; a rollback leaves them alone."""
+    return checkout.services.reconcile(name)

@@ -165,11 +165,7 @@ def unpin(name: Name, version: Version, root: Root = Path(), as_json: Json = Fal
 @app.command(rich_help_panel=REGISTRY)
 def reconcile(name: Name, root: Root = Path(), as_json: Json = False) -> None:
     """Make MLflow's aliases tell what the store says, and say what was repaired."""
-    from saeops.stages import registry
-
-    services = open_services(root, quiet=as_json)
-    cache = services.settings.cache
-    done = registry.reconcile(services.registry, name, cache=cache, author=services.author())
+    done = open_services(root, quiet=as_json).reconcile(name)
     if as_json:
         say_json({"repaired": done})
         return
