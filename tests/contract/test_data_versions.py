@@ -13,7 +13,7 @@ from saeops.digests import digest_file, dvc_directory_md5
 from saeops.errors import DataVersionsFailed, UsageError
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDERS = ["activations", "sae", "diagnostics", "catalog", "labels", "effects", "bundle"]
+FOLDERS = ["activations", "sae", "controls", "diagnostics", "catalog", "labels", "effects", "bundle"]
 
 
 def git(root: Path, *arguments: str) -> None:
