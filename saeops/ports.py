@@ -254,16 +254,6 @@ class ReviewLedger(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """A bundle as the tracker's model registry shows it."""
-
-    name: str
-    digest: str
-    sequence: int | None
-    """Journal sequence that made it champion, if it ever was."""
-
-
 class RegistryProjection(Protocol):
     """The readable copy of the registry (MLflow aliases and tags). Never the truth."""
 

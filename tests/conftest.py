@@ -26,6 +26,9 @@ from saeops.adapters.corpora import open_corpus
 from saeops.adapters.models import TransformersModel, load_model
 from saeops.params import ModelParams
 from saeops.refs import Workspace
+from saeops.sae.native import library
+from saeops.sae.native.build import NotBuilt
+from saeops.sae.native.library import Library
 from saeops.stages import harvest
 from tests import seaweed
 from tests.tiny import RecordingWatch, save_tiny_model, tiny_params, write_tiny_corpus
@@ -75,6 +78,16 @@ def tiny_activations(
 def kernels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where compiled kernels go, once a session."""
     return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(scope="module")
+def kernels(kernels_folder: Path) -> Iterator[Library]:
+    """The compiled kernels, on for one file of tests; without a compiler there is nothing to test in it."""
+    found = library.enable(kernels_folder)
+    if isinstance(found, NotBuilt):
+        pytest.skip(found.reason)
+    yield found
+    library.disable()
 
 
 @pytest.fixture(scope="session")

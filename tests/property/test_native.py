@@ -1,6 +1,5 @@
 """The compiled kernels against the same formulas in plain torch, in fp32."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,7 @@ from saeops.training.adam import Adam
 seeds = st.integers(0, 2**31)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kernels(kernels_folder: Path) -> Iterator[Library]:
-    found = library.enable(kernels_folder)
-    if isinstance(found, NotBuilt):
-        pytest.skip(found.reason)
-    yield found
-    library.disable()
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def draw(seed: int, *shape: int) -> Tensor:

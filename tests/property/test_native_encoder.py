@@ -1,8 +1,5 @@
 """A trained SAE's encoding with compiled kernels: that of the dense formula, however the tokens were cut."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,8 +9,6 @@ from torch.nn.functional import normalize
 
 from saeops.sae.canonical import Sae, SaeMeta
 from saeops.sae.codes import Codes
-from saeops.sae.native import library
-from saeops.sae.native.build import NotBuilt
 from saeops.sae.native.library import Library
 from tests.draws import seeds
 
@@ -22,13 +17,7 @@ SEARCHED, DENSE = 5, 40
 """k with more and with fewer than 64 latents for each that is kept."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kernels(kernels_folder: Path) -> Iterator[Library]:
-    found = library.enable(kernels_folder)
-    if isinstance(found, NotBuilt):
-        pytest.skip(found.reason)
-    yield found
-    library.disable()
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def draw(seed: int, *shape: int) -> Tensor:
