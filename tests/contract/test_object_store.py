@@ -1,8 +1,8 @@
 """What every object store must do: a folder, memory, and S3 on a real server."""
 
 import errno
-import multiprocessing
 import os
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from saeops.adapters.stores import LocalStore, MemoryStore, open_store
 from saeops.digests import digest_bytes, digest_file
 from saeops.errors import DiskFull, FolderDamaged, StoreDenied, StoreUnreachable, UsageError
 from saeops.ports import ObjectStore
+from tests.forks import FORK, forked
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -150,17 +151,14 @@ def _count_up(address: str, times: int) -> None:
 def test_processes_that_compare_and_swap_at_once_lose_no_update(address: str):
     store = open_store(address)
     store.put("counter", b"0")
-    spawn = multiprocessing.get_context("fork")
-    workers = [spawn.Process(target=_count_up, args=(address, 25)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
+    workers = [forked(_count_up, address, 25) for _ in range(4)]
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
     assert store.get("counter").data == b"100"
 
 
-def _claim(address: str, me: int, won: "multiprocessing.Queue[int]") -> None:
+def _claim(address: str, me: int, won: "SimpleQueue[int]") -> None:
     store = open_store(address)
     for k in range(20):
         if store.put(f"slot/{k}", b"%d" % me, if_absent=True) is not None:
@@ -168,14 +166,12 @@ def _claim(address: str, me: int, won: "multiprocessing.Queue[int]") -> None:
 
 
 def test_processes_that_put_if_absent_at_once_have_one_winner_a_key(address: str):
-    fork = multiprocessing.get_context("fork")
-    won: multiprocessing.Queue[int] = fork.Queue()
-    workers = [fork.Process(target=_claim, args=(address, me, won)) for me in range(4)]
+    won: SimpleQueue[int] = FORK.SimpleQueue()
+    workers = [forked(_claim, address, me, won) for me in range(4)]
     for worker in workers:
-        worker.start()
-    assert sorted(won.get(timeout=30) for _ in range(20)) == list(range(20))
-    for worker in workers:
-        worker.join(30)
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert sorted(won.get() for _ in range(20)) == list(range(20))
     assert won.empty()
 
 
@@ -233,10 +229,7 @@ def _upload(root: str, path: str, times: int) -> None:
 def test_processes_that_put_the_same_file_at_once_leave_it_whole(tmp_path: Path):
     path, root = tmp_path / "file", tmp_path / "store"
     path.write_bytes(os.urandom(100_000))
-    fork = multiprocessing.get_context("fork")
-    workers = [fork.Process(target=_upload, args=(str(root), str(path), 10)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
+    workers = [forked(_upload, str(root), str(path), 10) for _ in range(4)]
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0

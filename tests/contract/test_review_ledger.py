@@ -1,7 +1,6 @@
 """One contract for every ledger, then what only a database can get wrong."""
 
 import json
-import multiprocessing
 import sqlite3
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from saeops.adapters.ledger import MemoryLedger, SqlLedger
 from saeops.errors import LedgerTampered, StoreUnreachable, ToolMissing
 from saeops.ports import ReviewLedger
 from saeops.review.ledger import GENESIS, Decision, LedgerEntry, verify_chain
+from tests.forks import forked
 
 
 def decision(latent: int, **changes: object) -> Decision:
@@ -151,10 +151,7 @@ def _append_some(address: str, start: int) -> None:
 
 def test_writers_that_race_lose_nothing(tmp_path: Path):
     address = f"sqlite:///{tmp_path / 'reviews.db'}"
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_append_some, args=(address, 10 * i)) for i in range(4)]
-    for writer in writers:
-        writer.start()
+    writers = [forked(_append_some, address, 10 * i) for i in range(4)]
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]

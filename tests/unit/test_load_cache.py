@@ -1,7 +1,6 @@
 """The local cache: many processes at once, kills, a store that is away, and a champion that moves."""
 
 import datetime
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from saeops.stages.records import read_state
 from saeops.stages.transfer import fetch
 from saeops.stages.walk import Registry
 from tests.bundles import NAME, author, tiny_bundle, verdict_on
+from tests.forks import FORK, forked
 
-forked = multiprocessing.get_context("fork")
 NOON = datetime.datetime(2026, 3, 1, 12, 0, tzinfo=datetime.UTC)
 CHAMPION = f"{NAME}@champion"
 
@@ -108,8 +107,8 @@ def test_eight_processes_at_once_get_a_whole_bundle_though_one_is_killed_in_the_
 ):
     cache, digest = tmp_path / "cache", bundles["a"].digest
     target = cache / "bundles" / digest
-    halfway, go, barrier = forked.Event(), forked.Event(), forked.Barrier(8)
-    results = forked.SimpleQueue()
+    halfway, go, barrier = FORK.Event(), FORK.Event(), FORK.Barrier(8)
+    results = FORK.SimpleQueue()
 
     def die() -> None:
         fetch(Dying(store.root, 5, halfway, go), digest, cache)
@@ -119,12 +118,9 @@ def test_eight_processes_at_once_get_a_whole_bundle_though_one_is_killed_in_the_
         found = load.run(CHAMPION, store=LocalStore(store.root), cache=cache)
         results.put((found.digest, len(found.features())))
 
-    victim = forked.Process(target=die)
-    victim.start()
+    victim = forked(die)
     assert halfway.wait(60)
-    workers = [forked.Process(target=work) for _ in range(7)]
-    for worker in workers:
-        worker.start()
+    workers = [forked(work) for _ in range(7)]
     barrier.wait(60)
     # The victim holds half a bundle, and nobody sees it.
     assert files_of(cache / "incoming" / digest)
@@ -148,8 +144,7 @@ def test_killed_at_any_file_a_fetch_leaves_nothing_visible_and_the_next_is_whole
     cache, digest = tmp_path / "cache", bundles["a"].digest
     target = cache / "bundles" / digest
     for after in range(len(sealed.verify(bundles["a"].path, kind=KIND).files)):
-        child = forked.Process(target=fetch, args=(Dying(store.root, after), digest, cache))
-        child.start()
+        child = forked(fetch, Dying(store.root, after), digest, cache)
         child.join(60)
         assert child.exitcode == -signal.SIGKILL
         assert not target.exists()
@@ -163,15 +158,13 @@ def test_many_processes_that_find_a_damaged_copy_end_with_one_good_one(
     cache, digest = tmp_path / "cache", bundles["a"].digest
     damaged = fetch(store, digest, cache) / "sae" / "sae.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    barrier = forked.Barrier(6)
+    barrier = FORK.Barrier(6)
 
     def work() -> None:
         barrier.wait(60)
         assert load.find(CHAMPION, store=LocalStore(store.root), cache=cache).digest == digest
 
-    workers = [forked.Process(target=work) for _ in range(6)]
-    for worker in workers:
-        worker.start()
+    workers = [forked(work) for _ in range(6)]
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0] * 6
