@@ -1,0 +1,1 @@
+"""One dictionary on two models: what is still the same, latent by latent."""
