@@ -6,6 +6,10 @@ names/<name>/journal/<seq>.json         what was meant to happen (written first,
 names/<name>/journal/<seq>.closed.json  what became of it (written last, never changed)
 names/<name>/pins.json                  versions that may not become champion again
 names/<name>/verdicts/<digest>.json     what the judge saw and said
+names/<name>/audits/<when>-<digest8>.json    what an audit found; never changed
+names/<name>/models/<model digest>.json      a model version that was seen; written once
+names/<name>/retraining.json                 who retrains, and what became of the last time; compare-and-swap
+names/<name>/incidents/<id>.json             what people were alerted of; compare-and-swap
 removals/<digest>.json                  a bundle that retention removes, or removed
 """
 
@@ -18,6 +22,7 @@ from saeops.refs import DictionaryName
 
 _NAME = TypeAdapter(DictionaryName)
 _ENTRY = re.compile(r"(\d{8})(\.closed)?\.json")
+_AUDIT = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.json")
 _OF_NAME = re.compile(r"names/(.+)/(?:champion\.json|pins\.json|journal/\d{8}(?:\.closed)?\.json)")
 _OF_BUNDLE = re.compile(r"bundles/([0-9a-f]{64})/.+")
 
@@ -51,6 +56,50 @@ def pins_key(name: str) -> str:
 
 def verdict_key(name: str, digest: str) -> str:
     return f"names/{check_name(name)}/verdicts/{digest}.json"
+
+
+def audits_prefix(name: str) -> str:
+    return f"names/{check_name(name)}/audits/"
+
+
+def audit_key(name: str, at: str, digest: str) -> str:
+    """Of an audit made at an ISO-8601 moment in UTC: keys sort by time.
+
+    Args:
+        digest: of the record's bytes; two audits in one second stay apart.
+    """
+    when = re.sub(r"[^0-9T]", "", at.partition("+")[0].partition(".")[0])
+    return f"{audits_prefix(name)}{when}Z-{digest[:8]}.json"
+
+
+def audits_among(keys: list[str], name: str) -> list[str]:
+    """The keys of a name's audits, oldest first, given every key under its `audits/`."""
+    return sorted(key for key in keys if _AUDIT.fullmatch(key.removeprefix(audits_prefix(name))))
+
+
+def models_prefix(name: str) -> str:
+    return f"names/{check_name(name)}/models/"
+
+
+def model_key(name: str, digest: str) -> str:
+    return f"{models_prefix(name)}{digest}.json"
+
+
+def retraining_key(name: str) -> str:
+    return f"names/{check_name(name)}/retraining.json"
+
+
+def incidents_prefix(name: str) -> str:
+    return f"names/{check_name(name)}/incidents/"
+
+
+def incident_key(name: str, incident: str) -> str:
+    return f"{incidents_prefix(name)}{incident}.json"
+
+
+def plain_among(keys: list[str], prefix: str) -> list[str]:
+    """The objects right under a prefix: a name may go on where another's folder begins."""
+    return sorted(key for key in keys if key.startswith(prefix) and "/" not in key.removeprefix(prefix))
 
 
 def journal_prefix(name: str) -> str:
