@@ -2,10 +2,10 @@
 
     maximise  Σ x_fg · max(s_fg − floor, 0)     each row and each column at most once
 
-Only the best candidates of each row are held. The assignment over them is solved exactly, and its prices u, v bound
-the whole problem: for any v ≥ 0, Σ_f max(0, max_g(s_fg − floor − v_g)) + Σ_g v_g is at least the best value
-(weak duality, Kuhn 1955). What lies between is the gap. Where a left-out pair breaks u + v, it joins the candidates
-of its row, and the assignment is solved again (Volgenant 1996, Computers & Operations Research 23:917).
+Only the best candidates of each row are held. The assignment over them is solved exactly, and its prices u, v
+bound the whole problem: for any v ≥ 0, Σ_f max(0, max_g(s_fg − floor − v_g)) + Σ_g v_g is at least the best value
+(weak duality, Kuhn 1955). What lies between is the gap. Where a left-out pair is worth more than u + v, it joins
+the candidates, and the assignment is solved again (Volgenant 1996, Computers & Operations Research 23:917).
 
 # F row, G column, P pair (candidate), C chosen row of a block
 """
@@ -64,11 +64,19 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """Each latent's best on the other side, whoever else wants it."""
+
+    index_F: Int[Array, " F"]
+    score_F: Float[Array, " F"]
+
+
+@dataclass(frozen=True)
 class Assignment:
     """One-to-one partners, and how far from the best they can be."""
 
     column_F: Int[Array, " F"]
-    """Each row's column; `NOBODY` where every pair within reach scores at most the floor, or is worth more elsewhere."""
+    """Each row's column; `NOBODY` where it has none."""
     score_F: Float[Array, " F"]
     """The pair's score; NaN without one."""
     value: float
@@ -79,6 +87,12 @@ class Assignment:
     """How often candidates were added and the assignment solved."""
     candidates: int
     """Pairs that were held."""
+    of_rows: Nearest
+    """Each row's best column."""
+    next_F: Float[Array, " F"]
+    """Each row's second best score; −1 where there is one column."""
+    of_columns: Nearest
+    """Each column's best row."""
 
     @property
     def gap(self) -> float:
@@ -105,10 +119,11 @@ def assign(scores: Scores, *, floor: float, candidates: int, max_rounds: int = 2
     """
     assert candidates > 0
     assert max_rounds > 0
-    held, cut_F = _best(scores, floor=floor, k=candidates)
+    seen = _look(scores, floor=floor, k=candidates)
+    held = seen.pairs
     for done in range(1, max_rounds + 1):
         solved = _solve(held, scores.rows, scores.columns)
-        missing = _left_out(scores, solved, cut_F, floor=floor, k=candidates)
+        missing = _left_out(scores, solved, seen.cut_F, floor=floor, k=candidates)
         if not len(missing.pairs.row):
             break
         if done < max_rounds:
@@ -119,7 +134,8 @@ def assign(scores: Scores, *, floor: float, candidates: int, max_rounds: int = 2
     bound = value if bound - value <= STEP * max(1, scores.rows) else bound
     paired_F = solved.column_F != NOBODY
     score_F = np.where(paired_F, solved.weight_F + floor, np.nan)
-    return Assignment(solved.column_F, score_F, value, bound, done, len(held.row))
+    nearest = seen.of_rows, seen.next_F, seen.of_columns
+    return Assignment(solved.column_F, score_F, value, bound, done, len(held.row), *nearest)
 
 
 def assign_dense(score_FG: Float[Array, "F G"], *, floor: float) -> Int[Array, " F"]:
@@ -181,16 +197,41 @@ def blocks(rows: Int[Array, " C"], columns: int) -> Iterator[Int[Tensor, " C"]]:
         yield torch.from_numpy(rows[start : start + size])
 
 
-def _best(scores: Scores, *, floor: float, k: int) -> tuple[_Pairs, Float[Array, " F"]]:
-    """The k best pairs above the floor of each row, and the largest weight that each row may have left out."""
-    k = min(k, scores.columns)
-    parts, cut_F = [], np.zeros(scores.rows)
+@dataclass(frozen=True)
+class _Seen:
+    """What one look at all scores leaves."""
+
+    pairs: _Pairs
+    """The k best pairs above the floor of each row."""
+    cut_F: Float[Array, " F"]
+    """The largest weight that each row may have left out."""
+    of_rows: Nearest
+    next_F: Float[Array, " F"]
+    of_columns: Nearest
+
+
+def _look(scores: Scores, *, floor: float, k: int) -> _Seen:
+    k = min(max(k, 2), scores.columns)
+    parts, cut_F, next_F = [], np.zeros(scores.rows), np.full(scores.rows, -1.0)
+    index_F, score_F = np.full(scores.rows, NOBODY), np.full(scores.rows, -1.0)
+    index_G = torch.full((scores.columns,), NOBODY)
+    score_G = torch.full((scores.columns,), -torch.inf)
     for row_C in blocks(np.arange(scores.rows), scores.columns):
-        found = scores.block(row_C).topk(k, dim=1)
+        score_CG, rows = scores.block(row_C), row_C.numpy()
+        found = score_CG.topk(k, dim=1)
         parts.append(_above(row_C, found.values, found.indices, floor))
+        values_CK = found.values.double().numpy()
+        index_F[rows], score_F[rows] = found.indices[:, 0].numpy(), values_CK[:, 0]
+        if k > 1:
+            next_F[rows] = values_CK[:, 1]
         if k < scores.columns:
-            cut_F[row_C.numpy()] = np.maximum(found.values[:, -1].double().numpy() - floor, 0)
-    return _joined(parts), cut_F
+            cut_F[rows] = np.maximum(values_CK[:, -1] - floor, 0)
+        best = score_CG.max(dim=0)
+        better_G = best.values > score_G
+        score_G = torch.where(better_G, best.values, score_G)
+        index_G = torch.where(better_G, row_C[best.indices], index_G)
+    of_columns = Nearest(index_G.numpy(), score_G.double().numpy())
+    return _Seen(_joined(parts), cut_F, Nearest(index_F, score_F), next_F, of_columns)
 
 
 def _above(row_C: Tensor, score_CK: Tensor, column_CK: Tensor, floor: float) -> _Pairs:
@@ -209,7 +250,7 @@ def _joined(parts: list[_Pairs]) -> _Pairs:
 
 
 def _solve(held: _Pairs, rows: int, columns: int) -> _Solved:
-    """Sparse shortest augmenting paths (Jonker & Volgenant 1987, by scipy) with a column of its own for each row."""
+    """Sparse shortest augmenting paths (Jonker & Volgenant 1987, by scipy), each row with a column of its own."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
@@ -237,8 +278,8 @@ def _column_prices(
 ) -> Float[Array, " G"]:
     """The least prices v ≥ 0 at which every row is content with what it has: longest paths, by Bellman and Ford.
 
-    A row pays its column's price, so a column costs at least what any row would gain by changing to it. Least prices
-    of columns are the largest of rows, and so few left-out pairs can break them.
+    A row pays its column's price, so a column costs at least what any row would gain by changing to it. The least
+    prices of columns go with the largest of rows, and few left-out pairs can break those.
     """
     order = np.argsort(held.column, kind="stable")
     row_P, weight_P = held.row[order], held.weight[order]
