@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from saeops.sae.formats.names import Format
     from saeops.stages.diagnose import Diagnosed
     from saeops.stages.foreign import Exported
+    from saeops.stages.reconcile import Reconciled
     from saeops.stages.review import Review
     from saeops.stages.walk import Moved, Registry
 
@@ -161,7 +162,13 @@ class Services:
 
         with self._watching("train", params) as watch:
             self._ready_kernels(watch)
-            return train.run(params, self.space, watch=watch)
+            return train.run(params, self.space, watch=watch, find_sae=self._sae_folder)
+
+    def _sae_folder(self, digest: str) -> Path:
+        """The SAE of a bundle in the registry, verified, in the local cache."""
+        from saeops.stages import load
+
+        return load.find(digest, store=self.store, cache=self.settings.cache).path / "sae"
 
     def controls(self, params: Params) -> Ref:
         from saeops.stages import controls
@@ -429,11 +436,20 @@ class Services:
         alone = Registry(store=self.store, projection=Untold())
         return rollback.run(name, to=to, registry=alone, author=self.author(), reason=reason, dry_run=dry_run)
 
-    def reconcile(self, name: str) -> list[str]:
-        """Bring MLflow's aliases and tags in line with the store; what was done."""
-        from saeops.stages import registry
+    def reconcile(self, name: str, *, dry_run: bool = False) -> "Reconciled":
+        """Bring MLflow's versions, aliases and tags in line with the store; what was done."""
+        from saeops.stages import reconcile
 
-        return registry.reconcile(self.registry, name, cache=self.settings.cache, author=self.author())
+        cache, author = self.settings.cache, self.author()
+        return reconcile.run(self.registry, name, cache=cache, author=author, dry_run=dry_run)
+
+    def announce(self, params: Params, bundle: Ref) -> None:
+        """Show a built bundle in MLflow under the alias `candidate`, for people to find."""
+        from saeops.stages import projecting
+
+        projecting.announce(
+            self.store, self.projection, params.name, bundle.digest, bundle.path, params=params.digest()
+        )
 
     def candidate(self) -> Ref:
         """What would be promoted now: the built bundle with the decisions on it."""

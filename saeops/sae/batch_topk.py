@@ -117,6 +117,12 @@ class BatchTopKSae(TrainableSae):
             self.threshold.copy_(torch.where(self.threshold < 0, least, self.threshold.lerp(least, 1 - DECAY)))
         return kept
 
+    @torch.no_grad()
+    def take(self, weights: Weights) -> None:
+        super().take(weights)
+        assert weights.threshold is not None, "a BatchTopK has one"
+        self.threshold.copy_(weights.threshold.mean())
+
     def weights(self) -> Weights:
         weights = super().weights()
         level = self.threshold.clamp(min=0).expand(len(self.b_enc))

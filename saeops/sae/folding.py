@@ -1,4 +1,4 @@
-"""From weights as trained to the canonical form.
+"""From weights as trained to the canonical form, and back.
 
 # D d_model (E of the target), F latent
 """
@@ -48,3 +48,21 @@ def fold(weights: Weights, meta: SaeMeta, *, input: Scaling, target: Scaling) ->
     if weights.threshold is not None:
         folded["threshold"] = weights.threshold * length
     return Sae.of({name: tensor.float().cpu().contiguous() for name, tensor in folded.items()}, meta)
+
+
+@torch.no_grad()
+def unfold(sae: Sae, *, input: Scaling, target: Scaling) -> Weights:
+    """Weights that do on s·(x − μ), for t·(y − ν), what the SAE does on raw x: `fold` of them is the SAE again.
+
+    Decoder rows stay of unit norm, so a latent's activation is t times what it is in the SAE.
+    """
+    W_enc_FD, t = sae.W_enc.double().t(), target.scale
+    taken_off = sae.b_dec.double() if sae.meta.apply_b_dec_to_input else torch.zeros_like(W_enc_FD[0])
+    bias = sae.b_enc.double() + W_enc_FD @ (input.mean.double() - taken_off)
+    return Weights(
+        (W_enc_FD * (t / input.scale)).float(),
+        (bias * t).float(),
+        sae.W_dec.clone(),
+        ((sae.b_dec.double() - target.mean.double()) * t).float(),
+        None if sae.threshold is None else sae.threshold * t,
+    )

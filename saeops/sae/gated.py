@@ -40,6 +40,15 @@ class GatedSae(L1Sae):
     def start(self, x_TD: Float[Tensor, "T D"]) -> None:
         self.b_enc.fill_(-level_of_l0(self, x_TD, self.first_l0))
 
+    @torch.no_grad()
+    def take(self, weights: Weights) -> None:
+        """Gate and magnitude from one path: the gate is open where the magnitude is above its threshold."""
+        super().take(weights)
+        assert weights.threshold is not None, "a gated SAE has one"
+        self.b_mag.copy_(weights.b_enc)
+        self.b_enc.copy_(weights.b_enc - weights.threshold)
+        self.r_mag.zero_()
+
     def product_gradient(self) -> Float[Tensor, " F"]:
         """The gate has x·w once, and the magnitude exp(r_mag) times."""
         assert self.b_mag.grad is not None

@@ -21,6 +21,8 @@ from saeops.sae.variants import JumpReLU, PenalisedL0, TargetL0
 
 FIRST_THRESHOLD = 0.001
 """Every threshold before data is seen, as in the source: in units of an activation of mean square norm 1."""
+LEAST_THRESHOLD = 1e-6
+"""Of a latent that an earlier run left without one: its logarithm is what is trained."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,12 @@ class JumpReLUSae(TrainableSae):
         sparsity = self.variant.sparsity
         coefficient = warmed_up(sparsity.coefficient, self.variant.sparsity_warmup_fraction, progress)
         return Outcome(mse + coefficient * penalty, mse.detach(), penalty.detach(), l0, fires_F > 0)
+
+    @torch.no_grad()
+    def take(self, weights: Weights) -> None:
+        super().take(weights)
+        assert weights.threshold is not None, "a JumpReLU has one"
+        self.log_threshold.copy_(weights.threshold.clamp(min=LEAST_THRESHOLD).log())
 
     def weights(self) -> Weights:
         weights = super().weights()

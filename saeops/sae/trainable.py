@@ -89,6 +89,17 @@ class TrainableSae(nn.Module, ABC):
     def start(self, x_TD: Float[Tensor, "T D"]) -> None:
         """Set what depends on the data, from a normalised sample of it, before the first step."""
 
+    @torch.no_grad()
+    def take(self, weights: "Weights") -> None:
+        """Start from the weights of an earlier run of the same variant, in place of `start`.
+
+        They read inputs with nothing taken off, so the centre starts at 0 as in a fresh run.
+        """
+        self.W_enc_FD.copy_(weights.W_enc_FD)
+        self.b_enc.copy_(weights.b_enc)
+        self.W_dec_FE.copy_(weights.W_dec_FE)
+        self.b_dec.copy_(weights.b_dec)
+
     def differentiated(self) -> list[Tensor]:
         """What an outcome is differentiated in: every parameter but the centre, which follows from them."""
         return [parameter for name, parameter in self.named_parameters() if name != "centre"]

@@ -111,7 +111,7 @@ def random_identity(acts: ActivationSet, seed: int) -> ModelIdentity:
 def _inputs(params: Params, acts: ActivationSet) -> dict[str, Any]:
     """Everything that determines the controls."""
     return {
-        **train.inputs_of(params, acts),
+        **train.inputs_of(train.fresh(params), acts),
         "model_dtype": params.model.dtype,
         "controls": params.controls.model_dump(mode="json"),
     }
@@ -174,9 +174,10 @@ def _of_random_model(
 
 
 def _shorter(params: Params) -> Params:
-    """The same training on the tokens that a control may take."""
+    """The same training, from a fresh start, on the tokens that a control may take."""
     tokens = min(params.train.tokens, params.controls.train_tokens or params.train.tokens)
-    return params.model_copy(update={"train": params.train.model_copy(update={"tokens": tokens})})
+    update = {"tokens": tokens, "start_from": None}
+    return params.model_copy(update={"train": params.train.model_copy(update=update)})
 
 
 def _check_batch(params: Params, acts: ActivationSet) -> None:

@@ -19,10 +19,11 @@ from saeops.ports import Watch
 from saeops.refs import Ref, Workspace
 from saeops.sae.canonical import Sae
 from saeops.sealed import kept, open_sealed, seal
-from saeops.stages import train
+from saeops.stages import train, training
 from saeops.stats import Bootstrap, Interval
 from saeops.tables import write_table
 from saeops.training.checkpoint import CheckpointFolder
+from saeops.training.documents import trained_documents
 from saeops.training.memory import Memory, in_gb
 from saeops.training.schedule import Schedule
 from saeops.training.state import TrainState, begin
@@ -62,8 +63,9 @@ def run(params: Params, space: Workspace, *, watch: Watch) -> Ref:
         MemoryShort: the machine has less memory than all members need together.
         CheckpointDamaged: there are checkpoints of a member, and none can be trusted.
     """
+    params = train.fresh(params)
     acts = ActivationSet.open(space.activations)
-    data = train.TrainingData(acts, params.train, seed=params.seed)
+    data = training.TrainingData(acts, params.train, seed=params.seed)
     members = members_of(params, acts, d_model=data.d_model)
     inputs = {
         "activations": acts.sealed.digest,
@@ -130,7 +132,7 @@ def _made_before(member: Member, made: Path, space: Workspace) -> bool:
 def _train(
     members: Sequence[Member],
     params: Params,
-    data: train.TrainingData,
+    data: training.TrainingData,
     acts: ActivationSet,
     work: Path,
     *,
@@ -140,36 +142,31 @@ def _train(
     runs = _begin_or_resume(members, params, data, work, watch=watch)
     _follow(runs, data, watch=watch)
     for member, one in zip(members, runs, strict=True):
-        train.publish(
-            one.state,
-            acts,
-            work / "folding",
-            work / "sweep" / member.name,
-            meta=train.meta_of(member.chosen.params, acts, member.d_sae),
-            inputs=member.inputs,
-        )
+        meta = train.meta_of(member.chosen.params, acts, member.d_sae)
+        made = train.Made(one.state, meta, trained_documents(acts.documents))
+        train.publish(made, work / "folding", work / "sweep" / member.name, inputs=member.inputs)
 
 
-def _say_memory(members: Sequence[Member], params: Params, data: train.TrainingData, watch: Watch) -> None:
+def _say_memory(members: Sequence[Member], params: Params, data: training.TrainingData, watch: Watch) -> None:
     each = [data.memory_needed(member.chosen.params.train, member.d_sae) for member in members]
-    needed, device = Memory.together(each), train.device_of(params)
+    needed, device = Memory.together(each), training.device_of(params)
     for member, one in zip(members, each, strict=True):
         variant = member.chosen.params.train.variant
         watch.say(f"sweep: {member.name}: {variant} with {member.d_sae:,} latents, holds {in_gb(one.held)}")
     watch.say(f"sweep: {len(members)} SAEs together need up to {in_gb(needed.total)} of memory on {device}")
-    train.refuse_or_warn(needed, device, watch)
+    training.refuse_or_warn(needed, device, watch)
 
 
 def _begin_or_resume(
-    members: Sequence[Member], params: Params, data: train.TrainingData, work: Path, *, watch: Watch
+    members: Sequence[Member], params: Params, data: training.TrainingData, work: Path, *, watch: Watch
 ) -> list[Run]:
-    device, sample, runs = train.device_of(params), data.sample(), []
+    device, sample, runs = training.device_of(params), data.sample(), []
     for member in members:
         chosen = member.chosen.params
         folder = work / "checkpoints" / member.name
         checkpoints = CheckpointFolder(folder, chosen.train.keep_checkpoints, member.inputs)
         title = f"sweep: {member.name}"
-        state: TrainState | None = train.resumed_state(
+        state: TrainState | None = training.resumed_state(
             chosen, checkpoints, device=device, title=title, watch=watch
         )
         if state is None:
@@ -178,7 +175,7 @@ def _begin_or_resume(
     return runs
 
 
-def _follow(runs: Sequence[Run], data: train.TrainingData, *, watch: Watch) -> None:
+def _follow(runs: Sequence[Run], data: training.TrainingData, *, watch: Watch) -> None:
     steps, size = Schedule.of(runs[0].config).steps, runs[0].config.batch_size
     left = sum(steps - one.state.step for one in runs) * size
     facts: dict[str, str] = {}

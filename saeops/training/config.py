@@ -31,6 +31,9 @@ class TrainingConfig(Frozen):
     """Largest gradient norm."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the encoder's and other dense products; weights, moments, thresholds and losses are always float32."""
+    start_from: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Digest of the bundle whose SAE is trained on; a fresh start is trained beside it and the better one kept.
+    null: a fresh start alone."""
     buffer_tokens: int = Field(default=131_072, ge=1)
     """Tokens held in memory for shuffling."""
     dead_after_tokens: int = Field(default=200_000, ge=1)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from saeops.sae.build import build
+from saeops.sae.canonical import Sae
+from saeops.sae.folding import unfold
 from saeops.sae.trainable import Shape, TrainableSae
 from saeops.sae.variants import Variant
 from saeops.training.adam import Adam
@@ -61,19 +63,25 @@ class TrainState:
         return Checkpoint(self.step, tensors, facts)
 
 
-def begin(variant: Variant, sample: Pair, *, d_sae: int, seed: int, device: torch.device) -> TrainState:
+def begin(
+    variant: Variant, sample: Pair, *, d_sae: int, seed: int, device: torch.device, warm: Sae | None = None
+) -> TrainState:
     """A run before its first step.
 
     Args:
         sample: raw activations from which the normalisation is estimated, and what a variant starts from.
+        warm: an SAE of this variant and shape to start from; None: random weights.
 
     Raises:
         NonFinite: the sample holds NaN or infinity, or does not vary at all.
     """
     normalisation = PairNormalisation.estimate(sample)
     state = _blank(variant, normalisation, d_sae=d_sae, seed=seed, device=device)
-    with torch.no_grad():
-        state.sae.start(state.normalisation.input.apply(sample.x_TD.to(device)))
+    if warm is None:
+        with torch.no_grad():
+            state.sae.start(state.normalisation.input.apply(sample.x_TD.to(device)))
+    else:
+        state.sae.take(unfold(warm, input=normalisation.input, target=normalisation.target))
     return state
 
 

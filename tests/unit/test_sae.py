@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saeops.errors import FolderDamaged, StageMissing
 from saeops.sae.canonical import META, WEIGHTS, Sae, SaeMeta
-from saeops.sae.folding import Scaling, fold
+from saeops.sae.folding import Scaling, fold, unfold
 from saeops.sae.trainable import Weights
 
 D, F = 12, 50
@@ -180,3 +180,13 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, name: str) -> Non
     (tmp_path / name).write_bytes(b"\x80\x04 not what it was")
     with pytest.raises(FolderDamaged):
         Sae.load(tmp_path)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize("threshold", [False, True])
+def test_an_unfolded_sae_folds_into_itself_under_any_scaling(threshold: bool, applied: bool) -> None:
+    sae = folded(trained(threshold=threshold), meta(None, apply_b_dec_to_input=applied), 5 * draw(6, D), 0.04)
+    scaling = Scaling(3 * draw(8, D), 1.7)
+    again = fold(unfold(sae, input=scaling, target=scaling), sae.meta, input=scaling, target=scaling)
+    for name, tensor in sae.tensors().items():
+        torch.testing.assert_close(again.tensors()[name], tensor, rtol=1e-4, atol=1e-4)

@@ -19,7 +19,7 @@ from saeops.errors import MemoryShort, ParamsInvalid
 from saeops.params import Params, sweep_members
 from saeops.refs import Workspace
 from saeops.sealed import open_sealed, verify
-from saeops.stages import sweep, train
+from saeops.stages import sweep, train, training
 from saeops.tables import read_table
 from saeops.training.machine import MachineMemory
 from saeops.training.sweep import SweepTable
@@ -177,9 +177,9 @@ def test_members_that_fit_alone_and_not_together_are_refused(
 ) -> None:
     params = params_for([{"k": number} for number in range(1, 9)])
     acts = ActivationSet.open(space.activations)
-    data = train.TrainingData(acts, params.train, seed=0)
+    data = training.TrainingData(acts, params.train, seed=0)
     alone = data.memory_needed(params.train, 128).total
-    monkeypatch.setattr(train, "machine_memory", lambda _: MachineMemory(alone + 1000, alone + 1000))
+    monkeypatch.setattr(training, "machine_memory", lambda _: MachineMemory(alone + 1000, alone + 1000))
     with pytest.raises(MemoryShort, match=r"training needs up to"):
         sweep.run(params, space, watch=QuietWatch())
 

@@ -28,7 +28,7 @@ from saeops.params import Params
 from saeops.refs import Workspace
 from saeops.sae.canonical import Sae
 from saeops.sealed import open_sealed, seal, verify
-from saeops.stages import train
+from saeops.stages import train, training
 from saeops.tables import read_table
 from saeops.training.config import TrainingConfig
 from saeops.training.curve import CurveTable
@@ -222,7 +222,7 @@ def test_nan_on_disk_is_named_with_its_document_and_position(space: Workspace) -
 
 
 def test_a_machine_too_small_is_refused_before_training(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "machine_memory", lambda _: MachineMemory(10**6, 10**6))
+    monkeypatch.setattr(training, "machine_memory", lambda _: MachineMemory(10**6, 10**6))
     with pytest.raises(MemoryShort, match=r"which has 0\.00 GB(.|\n)*lower"):
         train.run(params_for(TOPK), space, watch=QuietWatch())
     assert not space.sae.exists()
