@@ -1,0 +1,1 @@
+"""What follows from audits: state, retraining, alerts. Decided from the registry's records and the time alone."""
