@@ -42,7 +42,8 @@ SaeopsError                      1  something saeops refuses, with what to do ne
     ├── TrackerUnreachable          MLflow does not answer
     ├── SchedulerUnreachable        Prefect's server does not start or answer
     ├── DataVersionsFailed          DVC refuses, or its remote does not answer
-    └── EndpointUnavailable         an LLM that is down, slow, refuses or answers nonsense
+    ├── EndpointUnavailable         an LLM that is down, slow, refuses or answers nonsense
+    └── AlertUndelivered            a webhook that does not take an alert
 """
 
 from collections.abc import Sequence
@@ -258,6 +259,10 @@ class DiskFull(Unavailable):
 
 class EndpointUnavailable(Unavailable):
     """An LLM that is down, slow, refuses or answers nonsense."""
+
+
+class AlertUndelivered(Unavailable):
+    """A webhook that does not take an alert."""
 
 
 class TrackerUnreachable(Unavailable):

@@ -26,6 +26,8 @@ class Settings(Frozen):
     """SAEOPS_TRACKING: MLflow's tracking address, or `none` (default: SQLite in <var>/mlflow.db)."""
     llm_api_key: SecretStr | None = None
     """SAEOPS_LLM_API_KEY: key for an OpenAI-compatible endpoint."""
+    alerts_webhook: SecretStr | None = None
+    """SAEOPS_ALERTS_WEBHOOK: address that alerts are posted to; it may hold a token (default: none)."""
     reviewer: str = "unknown"
     """SAEOPS_USER, else USER: who decides, promotes and rolls back."""
 
@@ -35,6 +37,7 @@ class Settings(Frozen):
         root = root.resolve()
         var = Path(env.get("SAEOPS_VAR", root / "var")).resolve()
         key = env.get("SAEOPS_LLM_API_KEY")
+        webhook = env.get("SAEOPS_ALERTS_WEBHOOK")
         return cls(
             root=root,
             var=var,
@@ -43,5 +46,6 @@ class Settings(Frozen):
             ledger=env.get("SAEOPS_LEDGER", f"sqlite:///{var / 'reviews.db'}"),
             tracking=env.get("SAEOPS_TRACKING", f"sqlite:///{var / 'mlflow.db'}"),
             llm_api_key=SecretStr(key) if key else None,
+            alerts_webhook=SecretStr(webhook) if webhook else None,
             reviewer=env.get("SAEOPS_USER") or env.get("USER") or "unknown",
         )
