@@ -19,6 +19,7 @@ from saeops.activations.schema import (
     in_fp32,
     shard_name,
 )
+from saeops.activations.store import ShardFacts
 from saeops.activations.windows import Window, cut_windows, prepended
 from saeops.digests import digest_file
 from saeops.errors import FolderDamaged, ModelMismatch, SiteUnknown
@@ -95,11 +96,11 @@ class ActivationSet:
     def documents(self) -> "pd.DataFrame":
         """One row a document (DocumentTable)."""
         rows = int(self.sealed.summary["documents_total"])
-        return read_table(self._checked_path(DOCUMENTS), DocumentTable, rows=rows)
+        return read_table(self.checked_path(DOCUMENTS), DocumentTable, rows=rows)
 
     @cached_property
     def _shard_table(self) -> "pd.DataFrame":
-        return read_table(self._checked_path(SHARDS), ShardTable)
+        return read_table(self.checked_path(SHARDS), ShardTable)
 
     def shard_list(self, site: str, split: str) -> list[Shard]:
         """The shard files of a site and split, in order."""
@@ -111,13 +112,21 @@ class ActivationSet:
             for number, tokens in zip(chosen["shard"], chosen["tokens"], strict=True)
         ]
 
+    def facts(self, split: str, number: str) -> list[ShardFacts]:
+        """What is known of one piece's shards, site by site."""
+        table = self._shard_table
+        rows = table[(table["split"] == split) & (table["shard"] == int(number))].to_dict("records")
+        names = [shard_name(row["site"], split, int(number)) for row in rows]
+        digests = [self.sealed.files[name]["sha256"] for name in names]
+        return [ShardFacts(**row, sha256=digest) for row, digest in zip(rows, digests, strict=True)]
+
     def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> TokenBatch:
         """Tokens `start` to `stop` of one shard, in the precision they are stored in.
 
         Raises:
             FolderDamaged: the shard's bytes are not those that were sealed.
         """
-        path = self._checked_path(shard.name)
+        path = self.checked_path(shard.name)
         with safe_open(path, framework="pt") as file:
             parts = {
                 key: file.get_slice(key)[start : shard.tokens if stop is None else stop]
@@ -155,7 +164,12 @@ class ActivationSet:
             )
         return dict(facts)
 
-    def _checked_path(self, name: str) -> Path:
+    def checked_path(self, name: str) -> Path:
+        """A file of the set, its sha256 checked the first time it is asked for.
+
+        Raises:
+            FolderDamaged: its bytes are not those that were sealed.
+        """
         path = self.sealed.path / name
         if name in self._checked:
             return path

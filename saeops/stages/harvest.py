@@ -42,6 +42,7 @@ from saeops.params import Params, check_against_model
 from saeops.ports import Bar, Corpus, LanguageModel, Watch
 from saeops.refs import Ref, Workspace
 from saeops.sealed import kept, seal
+from saeops.stages.kept_shards import KeptShards
 from saeops.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _made(params: Params, space: Workspace, *, model: LanguageModel, source: _So
     pieces = Pieces(work)
     pieces.tidy()
     chosen = source.choose(pieces)
-    limits, shards = _harvest(pieces, params, model, chosen, watch)
+    limits, shards = _harvest(pieces, params, space, model, source, chosen, watch)
     write_table(_shard_table(shards), pieces.files / SHARDS, ShardTable, rows=len(shards))
     summary = _summary(params, model, source.corpus, chosen, shards, widths, limits)
     seal(pieces.files, kind=KIND, version=VERSION, inputs=source.inputs, summary=summary)
@@ -291,12 +292,25 @@ Limits = dict[str, float | None]
 
 
 def _harvest(
-    pieces: Pieces, params: Params, model: LanguageModel, chosen: Selection, watch: Watch
+    pieces: Pieces,
+    params: Params,
+    space: Workspace,
+    model: LanguageModel,
+    source: _Source,
+    chosen: Selection,
+    watch: Watch,
 ) -> tuple[Limits, list[ShardFacts]]:
     harvester = _Harvester(params, model)
     plan = _plan(chosen.documents, params, harvester.bos)
     limits = _limits(pieces, harvester, plan)
+    earlier = KeptShards.of(
+        space.activations,
+        source.inputs,
+        limits,
+        lambda documents: {piece.name: piece.windows for piece in _plan(documents, params, harvester.bos)},
+    )
     shards: list[ShardFacts] = []
+    kept_pieces = 0
     with watch.bar("harvesting", chosen.tokens, "tokens") as bar:
         for piece in plan:
             note = pieces.finished(piece.name)
@@ -304,10 +318,16 @@ def _harvest(
                 facts = [ShardFacts(**entry) for entry in note["shards"]]
                 bar.advance(facts[0].tokens + facts[0].outliers)
             else:
-                facts = harvester.harvest(piece, limits, pieces.files, bar)
+                taken = earlier.take(piece.name, piece.windows, pieces.files) if earlier else None
+                kept_pieces += taken is not None
+                facts = taken or harvester.harvest(piece, limits, pieces.files, bar)
+                if taken:
+                    bar.advance(taken[0].tokens + taken[0].outliers)
                 checksums = {shard.name: shard.sha256 for shard in facts}
                 pieces.finish(piece.name, checksums, {"shards": [vars(shard) for shard in facts]})
             shards += facts
+    if kept_pieces:
+        watch.say(f"harvest: {kept_pieces} of {len(plan)} shards a site are taken over, for they did not change")
     return limits, shards
 
 

@@ -175,6 +175,48 @@ def test_nothing_is_done_again_when_nothing_changed(
     assert not list((tmp_path / "artifacts" / ".work").iterdir())
 
 
+# ── a harvest of which a part is new ────────────────────────────────────────
+
+
+def test_more_tokens_of_the_same_corpus_cost_only_the_windows_that_are_new(
+    tmp_path: Path, tiny_corpus: Path, tiny_model: TransformersModel
+) -> None:
+    less, more = {"tokens": 16_000, "shard_tokens": 1000}, {"tokens": 19_000, "shard_tokens": 1000}
+    alone = Watched(tiny_model)
+    expected = run(tmp_path / "alone", tiny_corpus, alone, harvest=more)
+    run(tmp_path / "grown", tiny_corpus, tiny_model, harvest=less)
+    model = Watched(tiny_model)
+    ref = run(tmp_path / "grown", tiny_corpus, model, harvest=more)
+    assert ref.digest == expected.digest
+    verify(ref.path, kind="activations")
+    assert model.passes < 0.8 * alone.passes
+
+
+@pytest.mark.parametrize("changed", [{"context_size": 24}, {"dtype": "float32"}])
+def test_a_harvest_in_another_way_takes_nothing_over(
+    tmp_path: Path, tiny_corpus: Path, tiny_model: TransformersModel, changed: dict[str, Any]
+) -> None:
+    alone = Watched(tiny_model)
+    expected = run(tmp_path / "alone", tiny_corpus, alone, harvest=changed)
+    run(tmp_path / "changed", tiny_corpus, tiny_model)
+    model = Watched(tiny_model)
+    assert run(tmp_path / "changed", tiny_corpus, model, harvest=changed).digest == expected.digest
+    assert model.passes == alone.passes
+
+
+def test_a_damaged_shard_is_not_taken_over(
+    tmp_path: Path, tiny_corpus: Path, tiny_model: TransformersModel
+) -> None:
+    ref = run(tmp_path, tiny_corpus, tiny_model, harvest={"tokens": 16_000, "shard_tokens": 1000})
+    shard = ref.path / SITE / "train-00000.safetensors"
+    damaged = shard.read_bytes()
+    shard.write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+    again = run(tmp_path, tiny_corpus, tiny_model, harvest={"tokens": 19_000, "shard_tokens": 1000})
+    verify(again.path, kind="activations")
+    alone = run(tmp_path / "alone", tiny_corpus, tiny_model, harvest={"tokens": 19_000, "shard_tokens": 1000})
+    assert again.digest == alone.digest
+
+
 # ── what is refused ─────────────────────────────────────────────────────────
 
 
