@@ -19,6 +19,7 @@ from saeops.activations.split import SplitFractions
 from saeops.config import Frozen
 from saeops.diagnostics.config import ControlsConfig, DiagnoseConfig
 from saeops.digests import digest_json
+from saeops.drift.matching.config import MatchConfig
 from saeops.errors import ParamsInvalid
 from saeops.files import write_atomic
 from saeops.interventions.config import BenchConfig
@@ -147,6 +148,7 @@ class Params(Frozen):
     bench: BenchConfig = BenchConfig()
     review: ReviewConfig = ReviewConfig()
     promote: PromotePolicy = PromotePolicy()
+    match: MatchConfig = MatchConfig()
 
     @model_validator(mode="after")
     def _train_on_harvested_sites(self) -> "Params":

@@ -129,6 +129,11 @@ class Workspace(Frozen):
         return self.root / self.folder / "reviewed"
 
     @property
+    def match(self) -> Path:
+        """Two dictionaries matched, from `saeops match`."""
+        return self.root / self.folder / "match"
+
+    @property
     def report(self) -> Path:
         return self.root / self.folder / "report"
 
