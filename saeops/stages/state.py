@@ -56,9 +56,11 @@ def where(
     return situation(facts(store, name, state=state), policy, now)
 
 
-def next_action(store: ObjectStore, name: str, policy: RetrainConfig, now: datetime.datetime) -> Action:
-    """What the policy wants done about a name; raises as `facts`."""
-    return decide(facts(store, name), policy, now)
+def next_action(
+    store: ObjectStore, name: str, policy: RetrainConfig, now: datetime.datetime, *, holder: str | None = None
+) -> Action:
+    """What the policy wants done about a name, on behalf of a holder of retrains; raises as `facts`."""
+    return decide(facts(store, name), policy, now, holder=holder)
 
 
 def roll_back(registry: Registry, name: str, action: RollBackNow, author: Author) -> Moved | None:

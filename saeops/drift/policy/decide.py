@@ -54,10 +54,13 @@ class Stay:
 Action = AuditNow | RetrainNow | RollBackNow | Stay
 
 
-def decide(facts: Facts, policy: RetrainConfig, now: datetime.datetime) -> Action:
+def decide(facts: Facts, policy: RetrainConfig, now: datetime.datetime, *, holder: str | None = None) -> Action:
     """The next step for a name.
 
     No model is retrained for twice by itself: what came of the first time is a person's to judge.
+
+    Args:
+        holder: who asks, and retrains nothing at the moment: a retrain that it holds was interrupted, and goes on.
     """
     back = rollback_due(facts, policy)
     if back is not None:
@@ -71,7 +74,7 @@ def decide(facts: Facts, policy: RetrainConfig, now: datetime.datetime) -> Actio
             return _retrain(facts, finding.why)
         case "retraining":
             assert facts.retraining is not None
-            if silent(facts.retraining, policy, now):
+            if silent(facts.retraining, policy, now) or facts.retraining.holder == holder:
                 return _go_on(facts, facts.retraining, finding.why)
             return Stay(finding.why)
         case "candidate waiting" | "promoted" | "healthy":
