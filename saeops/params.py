@@ -20,6 +20,7 @@ from saeops.config import Frozen
 from saeops.diagnostics.config import ControlsConfig, DiagnoseConfig
 from saeops.digests import digest_json
 from saeops.drift.matching.config import MatchConfig
+from saeops.drift.policy.schedule import ServeConfig
 from saeops.errors import ParamsInvalid
 from saeops.files import write_atomic
 from saeops.interventions.config import BenchConfig
@@ -148,6 +149,7 @@ class Params(Frozen):
     bench: BenchConfig = BenchConfig()
     review: ReviewConfig = ReviewConfig()
     promote: PromotePolicy = PromotePolicy()
+    serve: ServeConfig = ServeConfig()
     match: MatchConfig = MatchConfig()
 
     @model_validator(mode="after")
