@@ -237,6 +237,10 @@ class ObjectStore(Protocol):
         """Keys under the prefix, sorted."""
         ...
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Key → bytes of every object under the prefix, without reading one."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
         ...

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from saeops.adapters.projection import MemoryProjection
 from saeops.adapters.stores import MemoryStore
+from saeops.promotion import keys
 from saeops.promotion.protocol import intent
-from saeops.stages import gc, registry, rollback
+from saeops.promotion.retention import removal
+from saeops.stages import registry, rollback
 from saeops.stages.records import append, read_state
+from saeops.stages.removals import put_mark
 from saeops.stages.walk import Registry
 from tests.bundles import author
 from tests.shelves import put_up, small_bundle
@@ -33,8 +36,15 @@ def build(work: Path) -> MemoryStore:
     put_up(house, NAME, work / "c", "op-6")
     put_up(house, NAME, work / "d", "op-7")
     registry.pin(store, NAME, "1", author=author("op-8"), reason="the paper cites it")
-    gc.run(house, gc.plan(store, NAME, keep=0), author("op-9"))
+    as_removed(store, digest["b"], "op-9")
     return store
+
+
+def as_removed(store: MemoryStore, digest: str, operation: str) -> None:
+    """A bundle as retention leaves one."""
+    put_mark(store, removal(digest, author(operation), "removed"), over=None)
+    for key in store.list(keys.bundle_key(digest)):
+        store.delete(key)
 
 
 def leave_open(store: MemoryStore, digest: str, operation: str) -> None:

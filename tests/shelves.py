@@ -81,6 +81,9 @@ class InterruptedStore:
     def list(self, prefix: str) -> "list[str]":
         return self._next().list(prefix)
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        return self._next().sizes(prefix)
+
     def delete(self, key: str) -> None:
         self._next().delete(key)
 

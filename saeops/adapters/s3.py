@@ -117,14 +117,18 @@ class S3Store:
             self._upload(key, path, sha256, max(PART_BYTES, -(-size // MAX_PARTS)), size)
 
     def list(self, prefix: str) -> "list[str]":
-        def attempt() -> "list[str]":
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        def attempt() -> dict[str, int]:
             pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=self.prefix + prefix
             )
-            return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+            return {entry["Key"]: int(entry["Size"]) for page in pages for entry in page.get("Contents", [])}
 
-        keys = (name.removeprefix(self.prefix) for name in self._again(attempt, "list", prefix))
-        return sorted(key for key in keys if key != PROBE and not key.startswith("."))
+        found = self._again(attempt, "list", prefix)
+        keys = ((name.removeprefix(self.prefix), size) for name, size in found.items())
+        return {key: size for key, size in keys if key != PROBE and not key.startswith(".")}
 
     def delete(self, key: str) -> None:
         name = self._name(key)

@@ -114,6 +114,15 @@ class LocalStore:
         keys = (path.relative_to(self.root).as_posix() for path in paths)
         return sorted(key for key in keys if key.startswith(prefix) and not key.startswith("."))
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        found = {}
+        with self._explained("read"):
+            for key in self.list(prefix):
+                # Somebody may have deleted it since it was listed.
+                with contextlib.suppress(FileNotFoundError):
+                    found[key] = (self.root / key).stat().st_size
+        return found
+
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._explained("write"), self._locked():
@@ -207,6 +216,9 @@ class MemoryStore:
 
     def list(self, prefix: str) -> "list[str]":
         return sorted(key for key in self._objects if key.startswith(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        return {key: len(self._objects[key]) for key in self.list(prefix)}
 
     def delete(self, key: str) -> None:
         self._objects.pop(check_key(key), None)

@@ -13,9 +13,6 @@ from saeops.promotion.journal import Record, Step
 from saeops.promotion.protocol import Author
 from saeops.promotion.state import State
 
-KEEP = 5
-"""Champions of a name that stay, the newest first, unless told otherwise."""
-
 Phase = Literal["marked", "removed", "withdrawn"]
 
 
@@ -37,7 +34,7 @@ class Victim:
 
     digest: str
     name: str | None
-    """Whose journal names it; None: nobody's."""
+    """The dictionary that it says it belongs to; None where it does not say."""
     why: str
     files: int
     bytes: int
@@ -47,18 +44,10 @@ def removal(digest: str, author: Author, phase: Phase) -> Removal:
     return Removal(digest=digest, operation=author.operation, phase=phase, who=author.who, at=author.at)
 
 
-def kept(state: State, keep: int) -> dict[str, str]:
-    """Digest → why it stays: the strongest reason.
-
-    Args:
-        keep: how many of the newest champions stay whatever else holds.
-    """
-    newest = dict.fromkeys(step.entry.to_digest for step in reversed(state.settled))
-    reasons = dict.fromkeys(list(newest)[:keep], f"one of the {keep} newest champions")
+def kept(state: State) -> dict[str, str]:
+    """Digest → why it stays, the strongest reason: whatever the journal names, and whatever is pinned."""
+    reasons = {step.entry.to_digest: _journalled(step) for step in state.journal.steps}
     reasons |= {digest: f"pinned: {pin.reason}" for digest, pin in state.pinned.items()}
-    if state.journal.open is not None:
-        entry = state.journal.open.entry
-        reasons[entry.to_digest] = f"entry {entry.sequence} of {entry.who} is open"
     if state.previous is not None:
         reasons[state.previous] = "previous"
     if state.champion is not None:
@@ -66,9 +55,7 @@ def kept(state: State, keep: int) -> dict[str, str]:
     return reasons
 
 
-def left_because(step: Step) -> str:
-    """Why nothing keeps the bundle of a name's latest entry for it."""
+def _journalled(step: Step) -> str:
     entry = step.entry
-    if step.done:
-        return f"champion by entry {entry.sequence}, {entry.at[:10]}"
-    return f"entry {entry.sequence} was voided, {entry.at[:10]}"
+    outcome = step.closing.outcome if step.closing else "open"
+    return f"journal entry {entry.sequence}, {outcome}, {entry.at[:10]}"

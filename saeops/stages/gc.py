@@ -1,23 +1,24 @@
-"""Retention: remove the bundles that nothing keeps. Shown first, marked second, deleted last.
+"""Retention: remove the bundles that no journal names. Shown first, marked second, deleted last.
 
-Why a promotion or rollback of the same bundle at the same moment is safe:
-`promotion/retention.py`.
+Why a promotion of the same bundle at the same moment is safe: `promotion/retention.py`.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from saeops.errors import IntegrityError, UsageError, VersionUnknown
+from saeops.dictionary.format import PROVENANCE
+from saeops.errors import IntegrityError
 from saeops.ports import ObjectStore
 from saeops.promotion import keys
 from saeops.promotion.protocol import Author
-from saeops.promotion.retention import KEEP, Victim, kept, left_because, removal
-from saeops.promotion.state import State, no_champion
+from saeops.promotion.retention import Victim, kept, removal
+from saeops.promotion.state import State
 from saeops.sealed import MANIFEST
 from saeops.stages.records import read_state
 from saeops.stages.removals import Mark, put_mark, read_mark
-from saeops.stages.transfer import stored_manifest
 from saeops.stages.walk import PAUSE_S, Registry
 
 
@@ -27,7 +28,10 @@ class Kept:
 
     digest: str
     name: str
+    """Whose journal or pins keep it."""
     why: str
+    marked: bool
+    """A removal was cut off before it saw that: its mark is to be taken back."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,11 @@ class Collection:
 
     victims: tuple[Victim, ...]
     kept: tuple[Kept, ...]
-    keep: int
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing to do."""
+        return not self.victims and not any(each.marked for each in self.kept)
 
     def to_json(self) -> dict[str, Any]:
         return {"victims": [asdict(v) for v in self.victims], "kept": [asdict(k) for k in self.kept]}
@@ -55,39 +63,29 @@ class Collected:
         return {"removed": [asdict(victim) for victim in self.removed], "spared": spared}
 
 
-def plan(store: ObjectStore, name: str | None, *, keep: int = KEEP) -> Collection:
-    """What nothing keeps. Writes nothing.
+def plan(store: ObjectStore) -> Collection:
+    """What nothing keeps: bundles that no journal entry of any name ever named as a target, and nobody pinned.
 
-    Args:
-        name: whose versions; None takes every name's, and what no journal names (uploads cut off).
-        keep: how many of each name's newest champions stay.
+    Writes nothing.
 
     Raises:
-        NameUnknown: nothing was ever promoted under the name.
         JournalBroken: some name's registry cannot be trusted, so nobody knows what must stay.
-        UsageError: a negative `keep`.
     """
-    if keep < 0:
-        raise UsageError(f"--keep {keep} cannot be meant", hint="0 keeps champion, previous and pinned alone")
-    states = _states(store)
-    if name is not None and (name not in states or not states[name].journal.steps):
-        raise no_champion(name)
-    stays = _reasons(states, keep)
-    named = {
-        step.entry.to_digest: (each, left_because(step))
-        for each, state in states.items()
-        for step in state.journal.steps
-    }
+    sizes = store.sizes("bundles/")
+    # After the listing: whatever was uploaded and promoted since then is not in it.
+    stays = _reasons(store)
+    marks = set(store.list("removals/"))
     victims, held = [], []
-    for digest, files in keys.stored_bundles(store.list("bundles/")).items():
-        owner, why = named.get(digest, (None, "no journal names it"))
-        if _half_gone(store, digest, files):
-            victims.append(Victim(digest, owner, "a removal was cut off", len(files), _size(store, digest, files)))
-        elif digest in stays:
-            held.append(Kept(digest, *stays[digest]))
-        elif name is None or owner == name:
-            victims.append(Victim(digest, owner, why, len(files), _size(store, digest, files)))
-    return Collection(tuple(victims), tuple(k for k in held if name in (None, k.name)), keep)
+    for digest, files in keys.stored_bundles(sorted(sizes)).items():
+        if digest in stays:
+            marked = keys.removal_key(digest) in marks and _is_marked(store, digest)
+            held.append(Kept(digest, *stays[digest], marked))
+        else:
+            whole = keys.bundle_key(digest, MANIFEST) in files
+            why = "no journal names it" if whole else "unfinished, and no journal names it"
+            total = sum(sizes[file] for file in files)
+            victims.append(Victim(digest, _told_name(store, digest), why, len(files), total))
+    return Collection(tuple(victims), tuple(held))
 
 
 def run(registry: Registry, collection: Collection, author: Author) -> Collected:
@@ -102,13 +100,15 @@ def run(registry: Registry, collection: Collection, author: Author) -> Collected
     store = registry.store
     marks = [(victim, _claim(registry, victim.digest, author)) for victim in collection.victims]
     # Every mark is written: an intent that is not read here will find its target marked.
-    stays = _reasons(_states(store), collection.keep)
-    _withdraw_stale(store, collection.kept, author)
+    stays = _reasons(store)
+    for each in collection.kept:
+        if each.marked and (stale := _claim(registry, each.digest, author)) is not None:
+            put_mark(store, removal(each.digest, author, "withdrawn"), over=stale)
     removed, spared = [], []
     for victim, mark in marks:
         if mark is None:
             spared.append((victim, "somebody else is removing it"))
-        elif victim.digest in stays and store.get(keys.bundle_key(victim.digest, MANIFEST)) is not None:
+        elif victim.digest in stays:
             put_mark(store, removal(victim.digest, author, "withdrawn"), over=mark)
             spared.append((victim, stays[victim.digest][1]))
         elif _sweep(store, mark):
@@ -133,21 +133,6 @@ def _claim(registry: Registry, digest: str, author: Author) -> Mark | None:
     return put_mark(registry.store, removal(digest, author, "marked"), over=before)
 
 
-def _withdraw_stale(store: ObjectStore, stay: Sequence[Kept], author: Author) -> None:
-    """Take back marks of removals that were cut off before they deleted anything, where the bundle stays."""
-    for each in stay:
-        mark = read_mark(store, each.digest)
-        if mark is not None and mark.removal.phase == "marked":
-            put_mark(store, removal(each.digest, author, "withdrawn"), over=mark)
-
-
-def _half_gone(store: ObjectStore, digest: str, files: Sequence[str]) -> bool:
-    if keys.bundle_key(digest, MANIFEST) in files:
-        return False
-    mark = read_mark(store, digest)
-    return mark is not None and mark.removal.phase == "marked"
-
-
 def _sweep(store: ObjectStore, mark: Mark) -> bool:
     """Delete a marked bundle's files, the manifest first; False when the mark was taken over on the way."""
     manifest = keys.bundle_key(mark.removal.digest, MANIFEST)
@@ -158,19 +143,20 @@ def _sweep(store: ObjectStore, mark: Mark) -> bool:
     return True
 
 
-def _states(store: ObjectStore) -> dict[str, State]:
-    return {name: read_state(store, name) for name in keys.all_names(store.list("names/"))}
-
-
-def _reasons(states: Mapping[str, State], keep: int) -> dict[str, tuple[str, str]]:
+def _reasons(store: ObjectStore) -> Mapping[str, tuple[str, str]]:
     """Digest → the name that keeps it, and why."""
-    return {digest: (name, why) for name, state in states.items() for digest, why in kept(state, keep).items()}
+    names = keys.all_names(store.list("names/"))
+    states: dict[str, State] = {name: read_state(store, name) for name in names}
+    return {digest: (name, why) for name, state in states.items() for digest, why in kept(state).items()}
 
 
-def _size(store: ObjectStore, digest: str, files: Sequence[str]) -> int:
-    """Bytes by the manifest; counted where there is none that can be read."""
-    try:
-        manifest = stored_manifest(store, digest)
-    except (IntegrityError, VersionUnknown):
-        return sum(len(found.data) for key in files if (found := store.get(key)) is not None)
-    return sum(int(entry["bytes"]) for entry in manifest.files.values())
+def _is_marked(store: ObjectStore, digest: str) -> bool:
+    mark = read_mark(store, digest)
+    return mark is not None and mark.removal.phase == "marked"
+
+
+def _told_name(store: ObjectStore, digest: str) -> str | None:
+    with contextlib.suppress(IntegrityError, ValueError, TypeError, KeyError):
+        found = store.get(keys.bundle_key(digest, PROVENANCE))
+        return str(json.loads(found.data)["name"]) if found is not None else None
+    return None

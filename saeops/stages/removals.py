@@ -1,8 +1,11 @@
-"""The marks of removals in the store, and how promotion and rollback give way to them."""
+"""The marks of removals in the store, and how a promotion gives way to them.
+
+A rollback need not look: it only goes to what the journal names, and that is never removed.
+"""
 
 from dataclasses import dataclass
 
-from saeops.errors import LostRace, VersionUnknown
+from saeops.errors import LostRace
 from saeops.ports import ObjectStore
 from saeops.promotion import keys
 from saeops.promotion.journal import parse_record
@@ -40,24 +43,6 @@ def put_mark(store: ObjectStore, mark: Removal, *, over: Mark | None) -> Mark | 
     return found if found is not None and found.removal == mark else None
 
 
-def refuse_removed(store: ObjectStore, digest: str, name: str) -> Mark | None:
-    """The mark on a bundle that somebody wants to go back to, if it is one that changes nothing.
-
-    Raises:
-        VersionUnknown: the bundle was removed.
-        LostRace: it is being removed.
-    """
-    mark = read_mark(store, digest)
-    if mark is not None and mark.removal.phase == "removed":
-        raise VersionUnknown(
-            f"{digest[:SHORT]} was removed from the store by {mark.removal.who} at {mark.removal.at}",
-            hint=f"choose another version of `saeops history {name}`, or build this one again and promote it",
-        )
-    if mark is not None and mark.removal.phase == "marked":
-        raise being_removed(mark, name)
-    return mark
-
-
 def give_way(store: ObjectStore, digest: str, seen: Mark | None, author: Author) -> bool:
     """Whether a removal of the target has come in between; asked once the intent stands in the journal.
 
@@ -79,5 +64,5 @@ def being_removed(mark: Mark | None, name: str) -> LostRace:
     what = f"{mark.removal.digest[:SHORT]}" if mark else "the target"
     return LostRace(
         f"{name}: {what} is being removed from the store{by}",
-        hint=f"`saeops gc {name}` finishes what a killed one left; then run the same command again",
+        hint="`saeops gc` finishes what a killed one left; then run the same command again",
     )

@@ -9,7 +9,6 @@ from saeops.promotion.plan import plan_rollback
 from saeops.promotion.protocol import Author, intent
 from saeops.promotion.state import State
 from saeops.stages.records import read_state
-from saeops.stages.removals import refuse_removed
 from saeops.stages.transfer import verify_stored
 from saeops.stages.walk import Moved, Registry, Untold, move, settle
 
@@ -39,12 +38,11 @@ def run(
     plan = plan_rollback(state, _version(registry.store, state, to), projected=told)
     if plan.unchanged:
         return Moved(plan, None)
-    seen = refuse_removed(registry.store, plan.to_digest, name)
     if dry_run:
         verify_stored(registry.store, plan.to_digest)
         return Moved(plan, None)
     entry = intent(state, author, action="rollback", to_digest=plan.to_digest, reason=reason.strip())
-    return move(registry, state, plan, entry, author, seen=seen)
+    return move(registry, state, plan, entry, author)
 
 
 def _version(store: ObjectStore, state: State, to: str) -> str:

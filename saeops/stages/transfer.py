@@ -48,7 +48,6 @@ def verify_stored(store: ObjectStore, digest: str) -> Sealed:
     """Read every byte of a bundle in the store.
 
     Raises:
-        VersionUnknown: there is no such bundle.
         FolderDamaged: a file is missing, extra, or changed; names it.
         FormatUnknown: sealed by a newer saeops.
     """
@@ -93,7 +92,7 @@ def fetch(store: ObjectStore, digest: str, cache: Path) -> Path:
     wait for it. A killed one's lock is freed by the kernel, and the next begins anew.
 
     Raises:
-        VersionUnknown, FolderDamaged, FormatUnknown: as `verify_stored`.
+        FolderDamaged, FormatUnknown: as `verify_stored`.
         DiskFull, StoreDenied: the cache cannot be written.
     """
     target = cached_path(cache, digest)
@@ -169,10 +168,8 @@ def _checked(pieces: Iterator[bytes], entry: Mapping[str, Any], changed: FolderD
 def _manifest_bytes(store: ObjectStore, digest: str) -> bytes:
     found = store.get(bundle_key(digest, MANIFEST))
     if found is None:
-        raise VersionUnknown(
-            f"no bundle {digest[:12]} in {store.address}",
-            hint="`saeops history NAME` lists the versions; promote uploads one",
-        )
+        # Whoever asks has the digest from a journal or from a listing, and what a journal names is never removed.
+        raise _damaged(store, digest, MANIFEST, "is missing")
     return found.data
 
 

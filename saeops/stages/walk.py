@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from saeops.errors import IntegrityError, LostRace, SaeopsError, VersionUnknown
+from saeops.errors import IntegrityError, LostRace, SaeopsError
 from saeops.ports import ObjectStore, RegistryProjection
 from saeops.promotion import keys
 from saeops.promotion.journal import Entry, Outcome, Step
@@ -91,29 +91,30 @@ def move(
     entry: Entry,
     author: Author,
     *,
-    seen: Mark | None,
+    seen: Mark | None = None,
     bundle: Path | None = None,
 ) -> Moved:
     """Carry out a plan on the settled state it was made for.
 
     Args:
-        seen: the mark of a removal on the target, from before it was uploaded or chosen.
+        seen: the mark of a removal on a promotion's target, from before it was uploaded.
         bundle: the target's folder where one is at hand, to register with the projection.
 
     Raises:
         LostRace: somebody else was first; the champion is theirs.
-        IntegrityError, VersionUnknown: the target in the store is not whole; the champion is not touched.
+        IntegrityError: the target in the store is not whole; the champion is not touched.
     """
     store = registry.store
     step = append(store, entry)
     if step is None:
         raise _lost(store, entry)
-    if give_way(store, entry.to_digest, seen, author):
+    # What a rollback goes to is named by the journal, so no removal may touch it.
+    if entry.action == "promote" and give_way(store, entry.to_digest, seen, author):
         _close(store, step, "void", author, note="its target is being removed from the store")
         raise being_removed(read_mark(store, entry.to_digest), entry.name)
     try:
         verify_stored(store, entry.to_digest)
-    except (IntegrityError, VersionUnknown) as error:
+    except IntegrityError as error:
         _close(store, step, "void", author, note=error.message)
         raise
     if not put_pointer(store, moved(step), etag=state.etag) and not _landed(store, step):

@@ -80,6 +80,14 @@ def test_list_gives_sorted_keys_under_any_prefix(store: ObjectStore):
     assert store.list("nothing/") == []
 
 
+def test_sizes_are_told_without_reading(store: ObjectStore):
+    for key, data in {"b/2": b"two", "b/c/1": b"", "bc": bytes(1000), "a": b"x"}.items():
+        store.put(key, data)
+    assert store.sizes("b/") == {"b/2": 3, "b/c/1": 0}
+    assert store.sizes("") == {"a": 1, "b/2": 3, "b/c/1": 0, "bc": 1000}
+    assert store.sizes("nothing/") == {}
+
+
 def test_a_deleted_key_is_gone_and_can_be_written_if_absent(store: ObjectStore):
     store.put("k", b"x")
     store.delete("k")

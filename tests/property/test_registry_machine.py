@@ -15,7 +15,7 @@ from saeops.adapters.stores import MemoryStore
 from saeops.errors import LostRace, NameUnknown, VersionPinned, VersionUnknown
 from saeops.stages import gc, registry, rollback
 from saeops.stages.records import read_state
-from saeops.stages.transfer import verify_stored
+from saeops.stages.transfer import upload, verify_stored
 from saeops.stages.walk import Registry
 from tests.bundles import author
 from tests.killing import Killed
@@ -62,9 +62,16 @@ class Champions(RuleBasedStateMachine):
     def roll_back(self, to: str, dies: int | None) -> None:
         self._act(self._rollback(to), dies)
 
-    @rule(keep=st.integers(0, 2), dies=moments)
-    def collect(self, keep: int, dies: int | None) -> None:
-        self._act(self._collection(keep), dies)
+    @rule(letter=letters, dies=moments)
+    def upload_only(self, letter: str, dies: int | None) -> None:
+        def act(house: Registry, _operation: str) -> None:
+            upload(house.store, self.folder[letter], self.digest[letter], again=True)
+
+        self._act(act, dies)
+
+    @rule(dies=moments)
+    def collect(self, dies: int | None) -> None:
+        self._act(self._collection(), dies)
 
     @rule(letter=letters)
     def pin(self, letter: str) -> None:
@@ -88,9 +95,9 @@ class Champions(RuleBasedStateMachine):
         outer, inner = pair if first else pair[::-1]
         self._act(outer, at, meanwhile=inner)
 
-    @rule(letter=letters, keep=st.integers(0, 1), at=st.integers(1, 60), first=st.booleans())
-    def a_promotion_and_a_collection(self, letter: str, keep: int, at: int, first: bool) -> None:
-        pair = [self._promotion(letter), self._collection(keep)]
+    @rule(letter=letters, at=st.integers(1, 60), first=st.booleans())
+    def a_promotion_and_a_collection(self, letter: str, at: int, first: bool) -> None:
+        pair = [self._promotion(letter), self._collection()]
         outer, inner = pair if first else pair[::-1]
         self._act(outer, at, meanwhile=inner)
 
@@ -109,9 +116,9 @@ class Champions(RuleBasedStateMachine):
 
         return act
 
-    def _collection(self, keep: int) -> "Act":
+    def _collection(self) -> "Act":
         def act(house: Registry, operation: str) -> None:
-            gc.run(house, gc.plan(house.store, NAME, keep=keep), author(operation))
+            gc.run(house, gc.plan(house.store), author(operation))
 
         return act
 
@@ -130,11 +137,9 @@ class Champions(RuleBasedStateMachine):
     # ── what always holds ───────────────────────────────────────────────────
 
     @invariant()
-    def readers_see_a_whole_champion_and_a_whole_way_back(self) -> None:
-        state = read_state(self.shelf, NAME)
-        for digest in (state.champion, state.previous):
-            if digest is not None:
-                verify_stored(self.shelf, digest)
+    def readers_see_a_whole_champion_and_every_version_before_it_is_whole(self) -> None:
+        for step in read_state(self.shelf, NAME).settled:
+            verify_stored(self.shelf, step.entry.to_digest)
 
     @invariant()
     def the_journal_only_grows_and_has_no_gap(self) -> None:

@@ -12,6 +12,7 @@ from saeops.adapters.stores import LocalStore, MemoryStore
 from saeops.errors import VersionUnknown
 from saeops.stages import registry, rollback
 from saeops.stages.records import read_state
+from saeops.stages.transfer import upload
 from saeops.stages.walk import Registry
 from tests.bundles import NAME, author
 from tests.shelves import put_up, small_bundle
@@ -81,28 +82,24 @@ def test_rollback_imports_no_mlflow_no_prefect_and_uses_no_network(root: Path, t
 
 def test_gc_shows_what_goes_and_removes_nothing_unless_somebody_says_yes(root: Path):
     store = LocalStore(root / "var" / "registry")
-    state = read_state(store, NAME)
-    for arguments in (("--dry-run",), ()):
-        done = run(root, verb("gc", NAME, "--keep", "0", *arguments), SAEOPS_TRACKING="none")
-        for sequence in ("1", "2"):
-            assert state.resolve(sequence)[:12] in done.stdout
-        assert "2 bundles, " in done.stdout
-        assert "previous" in done.stdout
-        assert done.returncode == (0 if arguments else 2), done.stderr
-        registry.verify(store, f"{NAME}@1")
-    assert "add --yes" in done.stderr
-    done = run(root, verb("gc", NAME, "--keep", "0", "--yes"), SAEOPS_TRACKING="none")
-    assert done.returncode == 0, done.stderr
-    assert "removed 2 bundles, " in done.stdout
-    with pytest.raises(VersionUnknown):
-        registry.verify(store, f"{NAME}@1")
-
-
-def test_gc_needs_a_name_or_all_and_not_both(root: Path):
-    for arguments in ((), (NAME, "--all")):
+    stray = small_bundle(root / "stray", "stray")
+    upload(store, root / "stray", stray)
+    for arguments in (("--dry-run",), (), ("--json",)):
         done = run(root, verb("gc", *arguments), SAEOPS_TRACKING="none")
-        assert done.returncode == 2
-        assert "one name or on all" in done.stderr
+        shown = done.stdout if "--json" not in arguments else done.stderr
+        for words in (stray[:12], "no journal names it", "previous", "champion"):
+            assert words in shown
+        assert done.returncode == (0 if "--dry-run" in arguments else 2), done.stderr
+        registry.verify(store, stray)
+    assert "add --yes" in done.stderr
+    done = run(root, verb("gc", "--yes"), SAEOPS_TRACKING="none")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index(stray[:12]) < done.stdout.index("removed 1 bundle, ")
+    with pytest.raises(VersionUnknown):
+        registry.verify(store, stray)
+    for version in "1234":
+        registry.verify(store, f"{NAME}@{version}")
+    assert "nothing to remove: 4 bundles, all kept" in run(root, verb("gc"), SAEOPS_TRACKING="none").stdout
 
 
 def test_a_version_of_another_name_is_no_target_and_that_name_is_told(tmp_path: Path):
