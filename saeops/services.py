@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import fcntl
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from saeops.sae.formats.names import Format
     from saeops.stages.diagnose import Diagnosed
     from saeops.stages.foreign import Exported
+    from saeops.stages.matchable import Shown
     from saeops.stages.reconcile import Reconciled
     from saeops.stages.review import Review
     from saeops.stages.walk import Moved, Registry
@@ -389,6 +390,25 @@ class Services:
         from saeops.stages import compare
 
         return compare.run(first, second, store=self.store, cache=self.settings.cache)
+
+    def match(self, params: Params, first: str, second: str, *, activations: Sequence[Path] = ()) -> "Shown":
+        """Two dictionaries latent by latent; needs the store, or nothing where both are folders.
+
+        Args:
+            activations: folders of activation sets; the checkout's own is looked at last.
+        """
+        from saeops.activations.reader import ActivationSet
+        from saeops.sealed import MANIFEST
+        from saeops.stages import match, matchable
+
+        sides = matchable.open_sides(first, second, store=self.store, cache=self.settings.cache)
+        own = self.space.activations
+        folders = [*activations, *([own] if (own / MANIFEST).exists() else [])]
+        sets = [ActivationSet.open(folder) for folder in folders]
+        with self._watching("match", params) as watch:
+            self._ready_kernels(watch)
+            done = match.run(*sides, params, self.space, activations=sets, watch=watch)
+        return matchable.Shown.of(done.ref, *sides, seconds=done.seconds)
 
     # ── the registry ────────────────────────────────────────────────────────
 

@@ -7,7 +7,7 @@ race, 5 integrity, 6 something outside does not answer.
 from typing import NoReturn
 
 # In the order in which help shows them.
-from saeops.cli import stages, foreign, review, judging, registry, gc, inspect, compare, look  # isort: skip
+from saeops.cli import stages, foreign, review, judging, registry, gc, inspect, compare, match, look  # isort: skip
 from saeops.cli.app import app, one_clear_error
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "judging",
     "look",
     "main",
+    "match",
     "one_clear_error",
     "registry",
     "review",
