@@ -20,6 +20,7 @@ from saeops.config import Frozen
 from saeops.diagnostics.config import ControlsConfig, DiagnoseConfig
 from saeops.digests import digest_json
 from saeops.drift.matching.config import MatchConfig
+from saeops.drift.policy.config import RetrainConfig
 from saeops.drift.policy.schedule import ServeConfig
 from saeops.errors import ParamsInvalid
 from saeops.files import write_atomic
@@ -151,6 +152,7 @@ class Params(Frozen):
     promote: PromotePolicy = PromotePolicy()
     serve: ServeConfig = ServeConfig()
     match: MatchConfig = MatchConfig()
+    retrain: RetrainConfig = RetrainConfig()
 
     @model_validator(mode="after")
     def _train_on_harvested_sites(self) -> "Params":

@@ -128,13 +128,14 @@ def in_checkout(root: Path) -> Iterator[None]:
 
 
 def comparable(page: str) -> str:
-    """The page with digests numbered in their order, and without times, sizes and column widths."""
+    """The page with digests numbered in their order, and without times, durations, sizes and column widths."""
     order: dict[str, str] = {}
 
     def number(match: re.Match[str]) -> str:
         return order.setdefault(match[0][:12], f"<digest {len(order) + 1}>")
 
     page = re.sub(r"\b(?:[0-9a-f]{64}|[0-9a-f]{12})\b", number, page)
+    page = re.sub(r"\b\d+ (?:s|min|h|d)\b", "<size>", page)
     page = re.sub(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d\+00:00)?", "<time>", page)
     return re.sub(r" {2,}", "  ", re.sub(r"\b\d{1,3}(,\d{3})+\b", "<size>", page))
 

@@ -27,6 +27,7 @@ app = typer.Typer(
     ),
 )
 STAGES, FOREIGN, PEOPLE, REGISTRY, HELP = "Stages", "Other libraries", "People", "Registry", "Look and check"
+DRIFT = "When the model changes"
 
 review_app = typer.Typer(no_args_is_help=True, help="What people look at before a promotion.")
 app.add_typer(review_app, name="review", rich_help_panel=PEOPLE)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saeops.cli.app import REGISTRY, app
+from saeops.cli.drift import standing, state_facts, state_json
 from saeops.cli.options import Json, Name, Reason, Root, Version, open_services
 from saeops.cli.show import say_facts, say_json, say_table
 from saeops.params import load_params
@@ -66,13 +67,15 @@ def status(
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
-    """Who is champion, since when, by what right."""
+    """Who is champion, since when, by what right; the state, and what to do next."""
     from saeops.stages import registry
 
-    store = open_services(root, quiet=as_json).store
+    services = open_services(root, quiet=as_json)
+    store = services.store
     found = [registry.status(store, each) for each in ([name] if name else registry.names(store))]
+    stands = {each.name: standing(services, each.name) for each in found}
     if as_json:
-        say_json([each.to_json() for each in found])
+        say_json([{**each.to_json(), "standing": state_json(stands[each.name])} for each in found])
         return
     if not found:
         typer.echo("nothing was promoted yet: saeops promote")
@@ -85,6 +88,7 @@ def status(
                 "reason": each.reason,
                 "FORCED": f"against its verdict: {each.forced_reason}" if each.forced else "",
                 "previous": each.previous or "none",
+                **state_facts(stands[each.name]),
                 "commit": each.git_commit or "",
                 "pinned": "; ".join(f"{digest[:12]}: {why}" for digest, why in each.pinned.items()),
                 "unfinished": "; ".join(each.open_intent),

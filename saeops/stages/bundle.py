@@ -105,7 +105,8 @@ def _provenance(params: Params, space: Workspace, parts: Mapping[str, Sealed]) -
         model=dict(summary["model"]),
         corpus=dict(summary["corpus"]),
         policy=TokenPolicy.model_validate(summary["policy"]),
-        params=params.model_dump(mode="json"),
+        # When to look at it again says nothing about how it was made.
+        params=params.model_dump(mode="json", exclude={"retrain", "serve"}),
         code=code_digest(package),
         version=importlib.metadata.version("saeops"),
         lock=lock_digest(space.root),

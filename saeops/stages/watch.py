@@ -39,6 +39,7 @@ class Known:
     """Nothing new: this version was reported before, or the champion was built on it."""
 
     digest: str
+    source: str
 
 
 Watched = NewModel | Known | NotWhole
@@ -73,12 +74,12 @@ def run(
     if isinstance(version, NotWhole):
         return version
     if read_model(store, name, version.digest) is not None:
-        return Known(version.digest)
+        return Known(version.digest, source.address)
     seen = ModelSeen(name=name, ref=version.ref, digest=version.digest, source=source.address, at=author.at)
     facts = state.facts(store, name)
     if facts.built_on.get(facts.champion.digest) == version.digest:
         put_model(store, seen)
-        return Known(version.digest)
+        return Known(version.digest, source.address)
     event = NewModel(_event_id(name, version.digest), seen)
     emit(event)
     put_model(store, seen)
@@ -90,8 +91,8 @@ def describe(watched: Watched) -> str:
     match watched:
         case NewModel(seen=seen):
             return f"new: model {seen.digest[:SHORT]} at {seen.source}"
-        case Known(digest=digest):
-            return f"nothing new: model {digest[:SHORT]}"
+        case Known(digest=digest, source=address):
+            return f"nothing new: model {digest[:SHORT]} at {address}"
         case NotWhole(why=why):
             return f"not yet: {why}"
 
