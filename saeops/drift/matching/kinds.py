@@ -102,8 +102,8 @@ def _groups(
     close = np.flatnonzero(nearest.score_F >= least)
     close = close[np.lexsort((-nearest.score_F[close], nearest.index_F[close]))]
     owner, start = np.unique(nearest.index_F[close], return_index=True)
-    for whole, parts in zip(owner, np.split(close, start[1:]), strict=True):
-        parts = parts[:MOST_PARTS]
+    for whole, begin, count in zip(owner, start, np.diff([*start, len(close)]), strict=True):
+        parts = close[begin : begin + min(count, MOST_PARTS)]
         if len(parts) < 2:
             continue
         direction_E = whole_FE[int(whole)].double().numpy()
