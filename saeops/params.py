@@ -19,6 +19,7 @@ from saeops.activations.split import SplitFractions
 from saeops.config import Frozen
 from saeops.diagnostics.config import ControlsConfig, DiagnoseConfig
 from saeops.digests import digest_json
+from saeops.drift.audit.config import AuditConfig
 from saeops.drift.matching.config import MatchConfig
 from saeops.drift.policy.config import RetrainConfig
 from saeops.drift.policy.schedule import ServeConfig
@@ -153,6 +154,7 @@ class Params(Frozen):
     serve: ServeConfig = ServeConfig()
     match: MatchConfig = MatchConfig()
     retrain: RetrainConfig = RetrainConfig()
+    audit: AuditConfig = AuditConfig()
 
     @model_validator(mode="after")
     def _train_on_harvested_sites(self) -> "Params":

@@ -129,6 +129,11 @@ class Workspace(Frozen):
         return self.root / self.folder / "reviewed"
 
     @property
+    def audit(self) -> Path:
+        """A dictionary on two models, from `saeops audit`."""
+        return self.root / self.folder / "audit"
+
+    @property
     def match(self) -> Path:
         """Two dictionaries matched, from `saeops match`."""
         return self.root / self.folder / "match"

@@ -85,7 +85,7 @@ class _Subject:
         }
         sae = Sae.load(space.sae)
         _check_belonging(sae, model)
-        panel = read_panel(_panel_path(params.bench.panel, space.root))
+        panel = read_panel(panel_path(params.bench.panel, space.root))
         config = params.bench.model_dump(mode="json", exclude={"panel"})
         inputs = {
             "activations": acts.sealed.digest,
@@ -186,7 +186,7 @@ def _check_belonging(sae: Sae, model: LanguageModel) -> None:
         )
 
 
-def _panel_path(panel: Path, root: Path) -> Path:
+def panel_path(panel: Path, root: Path) -> Path:
     """A panel of the checkout, else the one that ships with saeops."""
     here = root / panel
     shipped = PACKAGE.parent / panel
