@@ -212,7 +212,7 @@ def how_retrain_ended(facts: Facts, audit: AuditRecord) -> str:
 
 def _model_to_audit(facts: Facts) -> str:
     model = facts.last_model
-    return model.ref if model else "REF, or the champion's own model"
+    return model.ref if model else "REF (the model in use)"
 
 
 def _day(at: str) -> str:
