@@ -30,7 +30,8 @@ from saeops.sae.native import library
 from saeops.sae.native.build import NotBuilt
 from saeops.sae.native.library import Library
 from saeops.stages import harvest
-from tests import seaweed
+from tests import mlflow_server as mlflow_servers
+from tests import postgres, seaweed
 from tests.tiny import RecordingWatch, save_tiny_model, tiny_params, write_tiny_corpus
 
 torch.set_num_threads(1)
@@ -94,6 +95,23 @@ def kernels(kernels_folder: Path) -> Iterator[Library]:
 def s3_server() -> Iterator[seaweed.Seaweed]:
     """SeaweedFS, once a session."""
     with seaweed.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    """Postgres, once a session."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(
+    postgres_server: postgres.Postgres, s3_server: seaweed.Seaweed, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[mlflow_servers.MlflowServer]:
+    """An MLflow server on both, once a session."""
+    backend = postgres_server.create("mlflow")
+    with mlflow_servers.running(backend, s3_server, tmp_path_factory.mktemp("mlflow")) as server:
         yield server
 
 

@@ -54,7 +54,7 @@ class Seaweed:
     def __init__(self, program: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="weed"))
         self.program = program
-        ports = _free_ports(2 * len(PORTS))
+        ports = free_ports(2 * len(PORTS))
         self.ports = dict(zip([*PORTS, *(f"{port}.grpc" for port in PORTS)], ports, strict=True))
         self.endpoint = f"http://127.0.0.1:{self.ports['s3.port']}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -127,7 +127,7 @@ def _identity(keys: Keys) -> dict[str, object]:
     return {"name": keys.access, "credentials": credentials, "actions": IDENTITIES[keys]}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, Text, create_engine, event, inspect, text
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import DDL
@@ -33,8 +33,16 @@ _TRIGGERS = (
     "CREATE TRIGGER review_no_replace BEFORE INSERT ON review_entries "
     f"WHEN EXISTS (SELECT 1 FROM review_entries WHERE seq = NEW.seq) BEGIN {_APPEND_ONLY} END",
 )
-for _trigger in _TRIGGERS:
-    event.listen(_ENTRIES, "after_create", DDL(_trigger).execute_if(dialect="sqlite"))
+_POSTGRES_TRIGGERS = (
+    "CREATE OR REPLACE FUNCTION review_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION 'the review ledger is append-only'; END $$",
+    # A statement's trigger fires even where no row matches, and TRUNCATE has no other.
+    "CREATE TRIGGER review_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON review_entries "
+    "FOR EACH STATEMENT EXECUTE FUNCTION review_append_only()",
+)
+for _dialect, _statements in (("sqlite", _TRIGGERS), ("postgresql", _POSTGRES_TRIGGERS)):
+    for _statement in _statements:
+        event.listen(_ENTRIES, "after_create", DDL(_statement).execute_if(dialect=_dialect))
 
 LOCK_TIMEOUT_S = 30
 """How long an append waits for another one to finish."""
@@ -59,7 +67,8 @@ class SqlLedger:
             ) from error
         except ModuleNotFoundError as error:
             raise ToolMissing(
-                f"the driver {error.name} for the review ledger is not installed", hint=f"pip install {error.name}"
+                f"the driver {error.name} for the review ledger is not installed",
+                hint="pip install 'saeops[postgres]'" if error.name == "psycopg" else f"pip install {error.name}",
             ) from error
         self.address = self._url.render_as_string(hide_password=True)
 
@@ -72,9 +81,10 @@ class SqlLedger:
         """
         self._make_folder()
         with self._explained(), self._engine.connect() as connection, connection.begin():
-            _METADATA.create_all(connection)
             if connection.dialect.name == "postgresql":
-                connection.execute(text("LOCK TABLE review_entries IN EXCLUSIVE MODE"))
+                # There is no table to lock before the first append has made it.
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('saeops.review_entries'))"))
+            _METADATA.create_all(connection)
             entry = next_entry(self._read(connection), decision)
             connection.execute(_ENTRIES.insert().values(_row(entry)))
         return entry
@@ -160,12 +170,20 @@ class MemoryLedger:
 
 def _engine(address: str) -> Engine:
     sqlite = make_url(address).get_backend_name() == "sqlite"
-    wait = {"timeout": LOCK_TIMEOUT_S} if sqlite else {"connect_timeout": LOCK_TIMEOUT_S}
-    engine = create_engine(address, poolclass=NullPool, connect_args=wait)
+    engine = create_engine(address, poolclass=NullPool, connect_args=_patience(make_url(address)))
     if sqlite:
         event.listen(engine, "connect", _leave_transactions_to_us)
         event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _patience(url: URL) -> dict[str, object]:
+    """How each driver is told how long to wait: for the server, and for the lock."""
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": LOCK_TIMEOUT_S}
+    if url.get_backend_name() == "postgresql":
+        return {"connect_timeout": LOCK_TIMEOUT_S, "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s"}
+    return {"connect_timeout": LOCK_TIMEOUT_S}
 
 
 def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:

@@ -1,16 +1,22 @@
 """One contract for every ledger, then what only a database can get wrong."""
 
+import hashlib
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
 
 from saeops.adapters.ledger import MemoryLedger, SqlLedger
 from saeops.errors import LedgerTampered, StoreUnreachable, ToolMissing
 from saeops.ports import ReviewLedger
 from saeops.review.ledger import GENESIS, Decision, LedgerEntry, verify_chain
 from tests.forks import forked
+from tests.postgres import Postgres
+from tests.seaweed import free_ports
 
 
 def decision(latent: int, **changes: object) -> Decision:
@@ -21,29 +27,50 @@ def decision(latent: int, **changes: object) -> Decision:
     return Decision(**{**values, **changes})  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+POSTGRES = pytest.param("postgres", marks=pytest.mark.slow)
+
+
+def empty(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database without a ledger."""
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path / 'var' / 'reviews.db'}"
+    server: Postgres = request.getfixturevalue("postgres_server")
+    return server.create("r" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16])
+
+
+@pytest.fixture(params=["memory", "sqlite", POSTGRES])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> ReviewLedger:
-    return MemoryLedger() if request.param == "memory" else SqlLedger(f"sqlite:///{tmp_path / 'var' / 'r.db'}")
+    return MemoryLedger() if request.param == "memory" else SqlLedger(empty(request.param, request, tmp_path))
+
+
+@pytest.fixture(params=["sqlite", POSTGRES])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return empty(request.param, request, tmp_path)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """A ledger of five entries, as a file."""
-    path = tmp_path / "reviews.db"
+def database(address: str) -> str:
+    """A ledger of five entries."""
     for latent in range(5):
-        SqlLedger(f"sqlite:///{path}").append(decision(latent, reason="schön"))
-    return path
+        SqlLedger(address).append(decision(latent, reason="schön"))
+    return address
 
 
-def unlocked(path: Path) -> sqlite3.Connection:
-    """Somebody with the file and no respect for triggers."""
-    connection = (
-        sqlite3.connect(path, autocommit=True) if hasattr(sqlite3, "autocommit") else sqlite3.connect(path)
-    )
-    connection.isolation_level = None
-    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-        connection.execute(f"DROP TRIGGER {name}")
-    return connection
+def execute(address: str, *statements: str) -> None:
+    """As somebody with a client of the database."""
+    engine = create_engine(address, poolclass=NullPool)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def lift_triggers(address: str) -> None:
+    """No respect for triggers either."""
+    if address.startswith("sqlite"):
+        names = ("review_no_update", "review_no_delete", "review_no_replace")
+        execute(address, *(f"DROP TRIGGER {name}" for name in names))
+    else:
+        execute(address, "ALTER TABLE review_entries DISABLE TRIGGER USER")
 
 
 def test_a_new_ledger_is_empty_and_reading_it_makes_nothing(tmp_path: Path):
@@ -65,20 +92,25 @@ def test_an_entry_survives_a_round_trip_through_json(ledger: ReviewLedger):
     assert LedgerEntry.from_json(json.loads(json.dumps(entry.to_json()))) == entry
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+AGAIN = "review_entries SELECT seq, '{}', previous, 'x' FROM review_entries WHERE seq = 2"
+OVERWRITING = {
+    "sqlite": [f"INSERT OR REPLACE INTO {AGAIN}"],
+    "postgresql": [
+        f"INSERT INTO {AGAIN} ON CONFLICT (seq) DO UPDATE SET decision = '{{}}'",
+        "TRUNCATE review_entries",
+    ],
+}
+
+
+def test_the_database_itself_refuses_to_change_history(database: str):
+    for statement in [
         "UPDATE review_entries SET decision = '{}' WHERE seq = 2",
         "DELETE FROM review_entries WHERE seq = 2",
-        "INSERT OR REPLACE INTO review_entries SELECT seq, '{}', previous, 'x' FROM review_entries WHERE seq = 2",
-    ],
-)
-def test_the_database_itself_refuses_to_change_history(database: Path, statement: str):
-    connection = sqlite3.connect(database)
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        connection.execute(statement)
-    connection.close()
-    assert len(SqlLedger(f"sqlite:///{database}").entries()) == 5
+        *OVERWRITING[make_url(database).get_backend_name()],
+    ]:
+        with pytest.raises(DatabaseError, match="append-only"):
+            execute(database, statement)
+    assert len(SqlLedger(database).entries()) == 5
 
 
 @pytest.mark.parametrize(
@@ -102,20 +134,18 @@ def test_the_database_itself_refuses_to_change_history(database: Path, statement
         (["UPDATE review_entries SET previous = 'f' WHERE seq = 4"], 4),
     ],
 )
-def test_a_ledger_edited_by_hand_names_the_first_bad_entry(database: Path, statements: list[str], bad: int):
-    connection = unlocked(database)
-    for statement in statements:
-        connection.execute(statement)
-    connection.close()
-    ledger = SqlLedger(f"sqlite:///{database}")
+def test_a_ledger_edited_by_hand_names_the_first_bad_entry(database: str, statements: list[str], bad: int):
+    lift_triggers(database)
+    execute(database, *statements)
+    ledger = SqlLedger(database)
     with pytest.raises(LedgerTampered, match=f"entry {bad}:"):
         ledger.entries()
     with pytest.raises(LedgerTampered, match=f"entry {bad}:"):
         ledger.append(decision(9))
 
 
-def test_an_edit_that_mends_its_own_digest_still_breaks_the_next_link(database: Path):
-    ledger = SqlLedger(f"sqlite:///{database}")
+def test_an_edit_that_mends_its_own_digest_still_breaks_the_next_link(database: str):
+    ledger = SqlLedger(database)
     entries = ledger.entries()
     forged = MemoryLedger([e.decision for e in entries[:2]] + [decision(2, verdict="reject", reason="forged")])
     chain = [*forged.entries(), *entries[3:]]
@@ -149,11 +179,36 @@ def _append_some(address: str, start: int) -> None:
         ledger.append(decision(latent))
 
 
-def test_writers_that_race_lose_nothing(tmp_path: Path):
-    address = f"sqlite:///{tmp_path / 'reviews.db'}"
+def test_writers_that_race_lose_nothing(address: str):
     writers = [forked(_append_some, address, 10 * i) for i in range(4)]
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
     entries = SqlLedger(address).entries()
     assert sorted(entry.decision.latent for entry in entries) == list(range(40))
+
+
+@pytest.mark.slow
+def test_a_postgres_that_refuses_or_is_gone_says_so_without_the_password(postgres_server: Postgres):
+    wrong = SqlLedger(postgres_server.address("postgres", password="hunter2"))
+    with pytest.raises(StoreUnreachable, match="password authentication failed") as refused:
+        wrong.entries()
+    with pytest.raises(StoreUnreachable, match="does not exist"):
+        SqlLedger(postgres_server.address("never_made")).append(decision(1))
+    (closed,) = free_ports(1)
+    with pytest.raises(StoreUnreachable, match="refused") as gone:
+        SqlLedger(f"postgresql+psycopg://ada:hunter2@127.0.0.1:{closed}/reviews").append(decision(1))
+    assert "hunter2" not in f"{refused.value} {gone.value}"
+
+
+@pytest.mark.slow
+def test_on_postgres_reading_does_not_wait_for_a_writer_and_a_new_database_has_no_entries(
+    postgres_server: Postgres,
+):
+    address = postgres_server.create("reviews_read")
+    ledger = SqlLedger(address)
+    assert ledger.entries() == []
+    ledger.append(decision(1))
+    with create_engine(address, poolclass=NullPool).begin() as writer:
+        writer.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('saeops.review_entries'))")
+        assert [entry.decision.latent for entry in ledger.entries()] == [1]
