@@ -18,6 +18,8 @@ from saeops.settings import Settings
 if TYPE_CHECKING:
     from prefect import State
 
+Model = Annotated[str | None, typer.Option(help="A model reference, as params.yaml takes it in model.ref.")]
+
 app = typer.Typer(
     name="python -m flows",
     no_args_is_help=True,
@@ -28,7 +30,9 @@ app = typer.Typer(
         "The pipeline as one command, orchestrated by Prefect.\n\n"
         "[bold]build[/] goes from documents to a judged candidate. Where people must review labels "
         "first, it ends waiting and says what to type; [bold]promote[/] goes on from there. Killed anywhere, "
-        "the same command goes on from what is finished."
+        "the same command goes on from what is finished.\n\n"
+        "[bold]serve[/] runs [bold]watch[/], [bold]audit[/] and [bold]retrain[/] by schedule and by event: when "
+        "the model changes, the dictionary is audited on it, and retrained if it drifts."
     ),
     epilog=(
         "Prefect: PREFECT_API_URL is used where it is set; else a server starts here and ends with the flow. "
@@ -86,14 +90,79 @@ def rollback(
     _run(root, start)
 
 
-def _run(root: Path, start: "Callable[[], State[Any]]") -> None:
+@app.command()
+def audit(root: Root = Path(), model: Model = None) -> None:
+    """Audit the champion on a model, or, without one, as the policy wants; alert people of what is found."""
+
+    def start() -> "State[Any]":
+        from flows.audit import audit
+
+        return audit(root, model, return_state=True)
+
+    _run(root, start, summary=False)
+
+
+@app.command()
+def retrain(
+    root: Root = Path(),
+    model: Model = None,
+    force: Annotated[bool, typer.Option("--force", help="Retrain whatever the audit says.")] = False,
+) -> None:
+    """Do what the policy wants about a model that changed: audit, retrain, promote or wait.
+
+    One retrain of a dictionary runs at a time; another one says who is at work. Killed
+    anywhere, the same command goes on from what is finished.
+    """
+
+    def start() -> "State[Any]":
+        from flows.retrain import retrain
+
+        return retrain(root, model, force, return_state=True)
+
+    _run(root, start, summary=False)
+
+
+@app.command()
+def watch(root: Root = Path()) -> None:
+    """Look once for new model versions, finished reviews and incidents, and tell Prefect's server of each.
+
+    `serve` does this by itself, and acts on what is told. `saeops watch` does it without Prefect.
+    """
+
+    def start() -> "State[Any]":
+        from flows.watch import watch
+
+        return watch(root, return_state=True)
+
+    _run(root, start, summary=False)
+
+
+@app.command()
+def serve(root: Root = Path()) -> None:
+    """Watch, audit, retrain and promote by themselves, until Ctrl-C.
+
+    Deploys [bold]watch[/], [bold]audit[/] and [bold]retrain[/] on the schedules of params.yaml (section
+    `serve`), retrain and [bold]promote[/] on the events that watch tells of, and [bold]rollback[/] for you to
+    start. With PREFECT_API_URL they go to that server; else one starts here, with its pages, and ends with this.
+
+    Stopped, killed or crashed, it goes on where it was when it is started again. Of schedules that were missed
+    meanwhile, one run makes up for all.
+    """
+    from flows.serve import serve
+
+    load_params(root)
+    serve(root)
+
+
+def _run(root: Path, start: "Callable[[], State[Any]]", *, summary: bool = True) -> None:
     """Run a flow beside its server; a failed one ends with its error and that error's exit code."""
     with work_is_kept(), local_api(Settings.from_environment(root).var / "prefect"):
         state = start()
         outcome: Any = state.result(raise_on_failure=False)
     if isinstance(outcome, BaseException) and not isinstance(outcome, GateRefused):
         raise outcome
-    _show_summary(root)
+    if summary:
+        _show_summary(root)
     if isinstance(outcome, GateRefused):
         raise outcome
     typer.echo(f"{state.name}: {state.message}")

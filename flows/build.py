@@ -1,5 +1,6 @@
 """Flow: from documents to a judged candidate, and on to champion where no review waits."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect import State, flow
@@ -7,14 +8,19 @@ from prefect import State, flow
 from flows.promote import finish
 from flows.work import at_work
 from saeops.params import Selection, load_params, write_selection
+from saeops.refs import Ref
 from tasks.bench import bench
 from tasks.bundle import bundle
+from tasks.checkout import Checkout
 from tasks.controls import controls
 from tasks.diagnose import diagnose
 from tasks.harvest import harvest
 from tasks.label import label
 from tasks.train import train
 from tasks.versions import version_data
+
+Step = Callable[[str], None]
+"""Told what comes next."""
 
 
 @flow(name="build", flow_run_name="build {selection.profile}", validate_parameters=False)
@@ -27,12 +33,25 @@ def build(root: Path, selection: Selection) -> State[None]:
     params = load_params(root, selection)
     write_selection(root, selection)
     with at_work("build", root, params) as checkout:
-        activations = harvest(checkout)
-        sae = train(checkout, activations)
-        beside = controls(checkout, activations)
-        measured = diagnose(checkout, sae, beside)
-        labels = label(checkout, measured.catalog)
-        effects = bench(checkout, labels)
-        bundle(checkout, labels, effects)
-        version_data(checkout)
+        make(checkout)
         return finish(checkout)
+
+
+def make(checkout: Checkout, step: Step = lambda _: None) -> Ref:
+    """Every stage in order, each kept where it is done already; the bundle, versioned."""
+    step("harvest")
+    activations = harvest(checkout)
+    step("train")
+    sae = train(checkout, activations)
+    step("controls")
+    beside = controls(checkout, activations)
+    step("diagnose")
+    measured = diagnose(checkout, sae, beside)
+    step("label")
+    labels = label(checkout, measured.catalog)
+    step("bench")
+    effects = bench(checkout, labels)
+    step("bundle")
+    made = bundle(checkout, labels, effects)
+    version_data(checkout)
+    return made

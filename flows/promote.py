@@ -18,7 +18,7 @@ WAITING = "WaitingForReview"
 NEXT_COMMANDS = ("saeops review queue", "saeops review decide", "python -m flows promote")
 
 
-@flow(name="promote", validate_parameters=False)
+@flow(name="promote")
 def promote(root: Path = Path(), force: bool = False, reason: str = "") -> State[None]:
     """Judge the candidate with its reviews, and make it champion if it passes.
 
@@ -34,10 +34,20 @@ def finish(checkout: Checkout, *, force: bool = False, reason: str = "") -> Stat
     Raises:
         GateRefused: the verdict is no pass, and it is not only a review that is missing.
     """
+    return settle(checkout, assess(checkout), force=force, reason=reason)
+
+
+def assess(checkout: Checkout) -> Verdict:
+    """The verdict on the candidate, which is announced and reported."""
     candidate = checkout.services.candidate()
     verdict = judge(checkout, candidate)
     announce(checkout, candidate)
     report(checkout)
+    return verdict
+
+
+def settle(checkout: Checkout, verdict: Verdict, *, force: bool = False, reason: str = "") -> State[None]:
+    """Promote, or wait for the people who review; raises as `finish`."""
     if waits_for_review(verdict) and not force:
         return Completed(name=WAITING, message="review, then promote: " + "; ".join(NEXT_COMMANDS))
     moved = champion(checkout, force=force, reason=reason)

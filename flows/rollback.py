@@ -11,7 +11,7 @@ from tasks.registry import reconcile
 from tasks.registry import rollback as champion
 
 
-@flow(name="rollback", flow_run_name="rollback {name}", validate_parameters=False)
+@flow(name="rollback", flow_run_name="rollback {name}")
 def rollback(name: str, reason: str, to: str = "previous", root: Path = Path()) -> State[None]:
     """Roll back; ends `RolledBack`, or `Kept` where nothing changes."""
     with at_work("rollback", root, load_params(root)) as checkout:

@@ -1,4 +1,4 @@
-"""A Prefect server that lives exactly as long as the flow that needs it.
+"""A Prefect server that lives exactly as long as the flow, or the service, that needs it.
 
 `local_api` starts this file as a program and holds a pipe to it. When the flow's
 process ends, for whatever reason, SIGKILL included, the kernel closes the pipe
@@ -34,19 +34,27 @@ def quiet_environment() -> None:
 
 
 @contextlib.contextmanager
-def local_api(data: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> Iterator[None]:
+def local_api(
+    data: Path, *, schedules: bool = False, start_timeout_s: float = START_TIMEOUT_S
+) -> Iterator["subprocess.Popen[bytes] | None"]:
     """Give Prefect an API to talk to, for as long as the block runs.
 
     A configured one (PREFECT_API_URL, or Prefect's active profile) is used as it
     is. Otherwise a server starts, with its database in `data`. Enter this before
     prefect is imported: it reads its settings then.
 
+    Args:
+        schedules: the server also schedules runs, watches for events, and shows its pages.
+
+    Yields:
+        The server that started here, if one did.
+
     Raises:
         SchedulerUnreachable: the server does not come up in time.
     """
     quiet_environment()
     if os.environ.get("PREFECT_API_URL"):
-        yield
+        yield None
         return
     assert "prefect" not in sys.modules, "prefect read its settings before there was an API"
     data.mkdir(parents=True, exist_ok=True)
@@ -54,7 +62,7 @@ def local_api(data: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> Iterat
     with log.open("wb") as errors:
         server = subprocess.Popen(
             # -P: flows/ must not come first on the path, its files would hide packages.
-            [sys.executable, "-P", __file__, str(data)],
+            [sys.executable, "-P", __file__, str(data), *(["--schedules"] if schedules else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -65,7 +73,7 @@ def local_api(data: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> Iterat
         address = _wait_until_healthy(server, log, start_timeout_s)
         if address:
             os.environ["PREFECT_API_URL"] = address
-        yield
+        yield server if address else None
     finally:
         _drain()
         os.environ.pop("PREFECT_API_URL", None)
@@ -134,29 +142,35 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
 # ── the server's side ───────────────────────────────────────────────────────
 
 
-def serve(data: Path) -> None:
-    """Serve until standard input ends. The first line of output is the API's address."""
-    quiet_environment()
-    os.environ.update(
-        PREFECT__SERVER_EPHEMERAL="1",
-        PREFECT__SERVER_FINAL="1",
-        PREFECT_UI_ENABLED="0",
-        PREFECT_SERVER_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{data.resolve() / 'prefect.db'}",
-    )
-    import uvicorn
-    from prefect.server.api.server import create_app
-    from prefect.settings import PREFECT_API_URL
+def serve(data: Path, *, schedules: bool = False) -> None:
+    """Serve until standard input ends. The first line of output is the API's address.
 
-    if PREFECT_API_URL.value():
-        sys.stdout.write(_CONFIGURED + "\n")
-        return
+    Args:
+        schedules: with Prefect's scheduler, triggers, automations and pages.
+    """
+    quiet_environment()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        os.environ.update(
+            PREFECT__SERVER_FINAL="1",
+            PREFECT_UI_ENABLED="1" if schedules else "0",
+            PREFECT_UI_API_URL=address,
+            PREFECT_SERVER_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{data.resolve() / 'prefect.db'}",
+            **({} if schedules else {"PREFECT__SERVER_EPHEMERAL": "1"}),
+        )
+        import uvicorn
+        from prefect.server.api.server import create_app
+        from prefect.settings import PREFECT_API_URL
+
+        if PREFECT_API_URL.value():
+            sys.stdout.write(_CONFIGURED + "\n")
+            return
         server = uvicorn.Server(
             uvicorn.Config(create_app, factory=True, lifespan="on", log_level="error", timeout_graceful_shutdown=3)
         )
         threading.Thread(target=_end_with_the_pipe, args=(server,), daemon=True).start()
-        sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}/api\n")
+        sys.stdout.write(f"{address}\n")
         sys.stdout.flush()
         # Nobody reads further output; it goes to the log.
         os.dup2(2, 1)
@@ -171,4 +185,4 @@ def _end_with_the_pipe(server: object) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), schedules="--schedules" in sys.argv[2:])
