@@ -136,9 +136,7 @@ def a_promotion(world: World) -> World:
     digest = run.candidate if run and waiting and run.candidate else _digest("bundle", stamp(world.then))
     change = Change(digest, world.then, "promote", champion.sequence + 1, champion.digest)
     model = run.model if run and waiting else world.model
-    return world.later(
-        changes=(*world.facts.changes, change), built_on={**world.facts.built_on, digest: model}
-    )
+    return world.later(changes=(*world.facts.changes, change), built_on={**world.facts.built_on, digest: model})
 
 
 def a_rollback(world: World) -> World | None:

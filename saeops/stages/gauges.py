@@ -1,4 +1,4 @@
-"""What a dashboard wants to know of each name, gathered from the store. Each gauge's meaning: docs/drift.md."""
+"""What a dashboard wants to know of each name, gathered from the store. Meanings: docs/retraining.md."""
 
 import datetime
 from collections.abc import Iterable, Mapping

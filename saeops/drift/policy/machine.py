@@ -1,4 +1,4 @@
-"""The state of a name: a pure function of the registry's records and the time. Drawn in docs/drift.md.
+"""The state of a name: a pure function of the registry's records and the time. Drawn in docs/retraining.md.
 
 The first that holds:
     retraining          somebody retrains
