@@ -22,10 +22,19 @@ from saeops.sealed import seal
 from saeops.stages import audit, promote
 from saeops.stages import bundle as bundle_stage
 from saeops.stages.audit import Audited, Clients
+from saeops.stages.audit_work import Subject
 from saeops.stages.walk import Registry, Untold
 from tests import bundles
 from tests.bundles import author, verdict_on
-from tests.tiny import D_MODEL, TINY, RecordingWatch, save_tiny_model, tiny_tokenizer, write_tiny_corpus
+from tests.tiny import (
+    D_MODEL,
+    TINY,
+    RecordingWatch,
+    save_tiny_model,
+    tiny_documents,
+    tiny_tokenizer,
+    write_tiny_corpus,
+)
 
 LATENTS, K = 2 * D_MODEL, 6
 SITE = "blocks.1.mlp_out"
@@ -115,6 +124,12 @@ class World:
         tiny_tokenizer().save_pretrained(self.root / name)
         return self.root / name
 
+    def subject(self, model: Path) -> Subject:
+        """What an audit of this version is of."""
+        new = load_model(ModelParams(ref=str(model), sha256=None, device="cpu"), self.root / "cache")
+        bundle = open_bundle(Workspace(root=self.root).bundle)
+        return Subject(self.params.audit, 0, bundle, Sae.load(bundle.path / "sae"), self.model, new)
+
     def clients(self, *, llm: Any = None) -> Clients:
         cache = self.root / "cache"
         return Clients(
@@ -139,6 +154,50 @@ class World:
             author=author("audit", minutes=minutes),
             watch=watch or RecordingWatch(),
         )
+
+
+# ── what is planted ─────────────────────────────────────────────────────────
+
+
+def nothing(model: LlamaForCausalLM) -> None:
+    """Weights rounded to bfloat16: as a version that was only stored differently."""
+    for weights in model.parameters():
+        weights.copy_(weights.bfloat16().float())
+
+
+def scaled(model: LlamaForCausalLM, by: float = 0.4) -> None:
+    """The site's weights scaled: every latent is weakened to this share."""
+    model.model.layers[1].mlp.down_proj.weight.mul_(by)
+
+
+def swapped(model: LlamaForCausalLM, pair: tuple[int, int] = (3, 7)) -> None:
+    """Two directions of the site change places: latents i, j and their opposites mean each other."""
+    weights, (i, j) = model.model.layers[1].mlp.down_proj.weight, pair
+    weights[[i, j]] = weights[[j, i]].clone()
+
+
+SWAPPED = [3, 7, 3 + D_MODEL, 7 + D_MODEL]
+
+
+def silenced(model: LlamaForCausalLM, direction: int = 5) -> None:
+    """One direction of the site is no longer written: its two latents are lost."""
+    model.model.layers[1].mlp.down_proj.weight[direction] = 0.0
+
+
+SILENCED = [5, 5 + D_MODEL]
+
+
+def tuned_on_one_topic(model: LlamaForCausalLM, steps: int = 12, lr: float = 3e-3) -> None:
+    """A few steps of training on the language topics that speak of numbers."""
+    tokenizer = tiny_tokenizer()
+    texts = [text for text in tiny_documents().values() if text.lower().count("integer") > 1]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    with torch.enable_grad():
+        for step in range(steps):
+            ids = torch.tensor([tokenizer(texts[step % len(texts)])["input_ids"][:128]])
+            optimizer.zero_grad()
+            model(input_ids=ids, labels=ids).loss.backward()
+            optimizer.step()
 
 
 def latents_of(found: Audited) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from saeops.diagnostics.concepts.metrics import ABSORPTION, PROBES
 from saeops.diagnostics.metrics import DENSITIES, FIDELITY, L0, RECONSTRUCTION
 from saeops.diagnostics.quality.metrics import QUALITY
+from saeops.drift.audit.metrics import AUDIT
 from saeops.interventions.metrics import INTERVENTIONS
 from saeops.labelling.metrics import LABELS
 from saeops.report.rows import Declared
@@ -34,4 +35,5 @@ DECLARED = (
         INTERVENTIONS,
     ),
     Declared("Review", "What people said of a random sample of the labels.", REVIEW),
+    Declared("Drift", "What of the dictionary still holds on another model, from `saeops audit`.", AUDIT),
 )

@@ -115,7 +115,7 @@ class Reader:
         """Every group of documents, those of a killed run read back."""
         chars = np.array([len(document.text) for document in self.documents], dtype=np.float64)
         exposure = chars if self.pairing == "documents" else None
-        return self._parts("both models", len(self.documents), self._group, exposure)
+        return self._parts("both models", len(self.documents), self.group, exposure)
 
     def random_parts(self) -> Parts:
         """The first documents again, with a random-init copy of the old model in the new one's place."""
@@ -144,7 +144,7 @@ class Reader:
                 bar.advance(end - start)
         return Parts(tuple(found), self.subject.sae.meta.d_sae, self.subject.config.top_contexts, exposure)
 
-    def _group(self, start: int, stop: int) -> Part:
+    def group(self, start: int, stop: int) -> Part:
         match self.pairing:
             case "none":
                 return self._paired([self.old], start, stop, masked_by=1)

@@ -34,7 +34,9 @@ class Limit(Frozen):
     """From where on a dictionary's figure is a warning, and from where on it is drift; bounds are judged."""
 
     warn: float = Field(ge=0)
+    """Beyond this, a warning."""
     drift: float = Field(ge=0)
+    """Beyond this, drift."""
 
     @model_validator(mode="after")
     def _warns_first(self) -> "Limit":
