@@ -11,6 +11,8 @@ import pandas as pd
 from saeops.activations.reader import ActivationSet, check_model
 from saeops.catalog import schema as catalog_schema
 from saeops.digests import digest_json
+from saeops.drift.matching.carried import CARRIED, CarriedTable, carried_over
+from saeops.drift.matching.metrics import CARRY_OVER
 from saeops.errors import ModelMismatch, StageMissing
 from saeops.files import publish_folder
 from saeops.labelling.asking import LlmLabeller
@@ -27,6 +29,8 @@ from saeops.ports import Bar, LanguageModel, Llm, Watch
 from saeops.refs import Ref, Workspace
 from saeops.sae.canonical import Sae
 from saeops.sealed import Sealed, kept, open_sealed, seal
+from saeops.stages.carry import Carrying
+from saeops.stages.retest import CarriedLabels
 from saeops.stats import Bootstrap, Interval
 from saeops.tables import read_table, write_table
 
@@ -43,7 +47,15 @@ class _Job:
     """Latents on which another latent's label is tested too."""
 
 
-def run(params: Params, space: Workspace, *, model: LanguageModel, llm: Llm | None, watch: Watch) -> Ref:
+def run(
+    params: Params,
+    space: Workspace,
+    *,
+    model: LanguageModel,
+    llm: Llm | None,
+    watch: Watch,
+    carrying: Carrying | None = None,
+) -> Ref:
     """Label latents drawn at random, and test each label on the score split.
 
     Killed at any point, the same call goes on after the last finished label; an
@@ -51,10 +63,12 @@ def run(params: Params, space: Workspace, *, model: LanguageModel, llm: Llm | No
 
     Args:
         llm: labels the first `label.llm_latents` of them too; None: patterns only.
+        carrying: labels of an older dictionary to start from. Those that stand in their test here are not asked
+            for again; those that do not give their latent a new label.
 
     Raises:
         StageMissing: nothing was harvested, trained or catalogued.
-        ModelMismatch: model, activations, SAE and catalog do not belong together.
+        ModelMismatch: model, activations, SAE, catalog and matching do not belong together.
         EndpointUnavailable: the LLM does not answer, or answers nonsense; finished labels are kept.
     """
     acts = ActivationSet.open(space.activations)
@@ -62,6 +76,9 @@ def run(params: Params, space: Workspace, *, model: LanguageModel, llm: Llm | No
     catalog = open_sealed(space.catalog, kind=catalog_schema.KIND, made_by="saeops diagnose")
     _check_belonging(acts, trained, catalog, model)
     inputs = _inputs(params, acts, trained, catalog, model, llm)
+    if carrying is not None:
+        _check_carrying(carrying, trained)
+        inputs["carried"] = {**carrying.inputs(), "carry": params.match.carry.model_dump(mode="json")}
     work = space.work("label", digest_json(inputs))
     finished = kept(space.labels, kind=KIND, inputs=inputs)
     if finished is None:
@@ -69,7 +86,8 @@ def run(params: Params, space: Workspace, *, model: LanguageModel, llm: Llm | No
         living = table.loc[table["n_active"] > 0, "latent"].tolist()
         if not living:
             raise StageMissing("every latent is dead: there is nothing to label", hint="train for more tokens")
-        stage = _Labelling(params, space, living, model, llm, watch, Progress(work / "progress.jsonl"))
+        progress = Progress(work / "progress.jsonl")
+        stage = _Labelling(params, space, living, model, llm, watch, progress, carrying)
         finished = _publish(stage, work / "labels", space.labels, inputs=inputs)
     shutil.rmtree(work, ignore_errors=True)
     return Ref.of(finished)
@@ -82,6 +100,14 @@ def _check_belonging(acts: ActivationSet, trained: Sealed, catalog: Sealed, mode
             raise ModelMismatch(f"{sealed.path} was made from other activations", hint=f"run `{made_by}` again")
     if catalog.inputs["sae"] != trained.digest:
         raise ModelMismatch(f"{catalog.path} is the catalog of another SAE", hint="run `saeops diagnose` again")
+
+
+def _check_carrying(carrying: Carrying, trained: Sealed) -> None:
+    if carrying.sae != trained.digest:
+        raise ModelMismatch(
+            f"labels of {carrying.bundle[:12]} were matched to another SAE than {trained.path}",
+            hint="match the old dictionary with this one again",
+        )
 
 
 def _inputs(
@@ -112,18 +138,22 @@ class _Labelling:
         llm: Llm | None,
         watch: Watch,
         progress: Progress,
+        carrying: Carrying | None,
     ) -> None:
         config = params.label
         self.params, self.living, self.watch, self.progress = params, living, watch, progress
+        self.carried: CarriedLabels | None = None
         self.latents = draw_latents(living, config.latents, seed=params.seed)
+        offered = [] if carrying is None else [offer.latent for offer in carrying.offers]
+        known = list(dict.fromkeys([*self.latents, *offered]))
         contexts = read_table(space.catalog / catalog_schema.CONTEXTS, catalog_schema.ContextTable)
         acts, sae = ActivationSet.open(space.activations), Sae.load(space.sae)
         self.material = Material.read(
-            acts, sae, contexts, self.latents, spell=model.tokens, config=config, seed=params.seed
+            acts, sae, contexts, known, spell=model.tokens, config=config, seed=params.seed
         )
         rules = RuleLabeller(config.pattern, model.tokens)
-        drawn = tuple(self.latents)
-        self.jobs = [_Job(rules, drawn, config.pattern.snippets_factor, null_latents=len(drawn))]
+        self.judges: dict[str, tuple[Labeller, int]] = {rules.name: (rules, config.pattern.snippets_factor)}
+        writer = None
         if llm is not None and config.llm_latents > 0:
             writer = LlmLabeller(
                 llm,
@@ -131,10 +161,25 @@ class _Labelling:
                 max_new_tokens=config.llm.max_new_tokens,
                 snippets_per_prompt=config.snippets_per_prompt,
             )
-            self.jobs.append(_Job(writer, drawn[: config.llm_latents], 1, config.llm.null_latents))
+            self.judges[writer.name] = writer, 1
+        drawn = tuple(self.latents)
+        more: tuple[int, ...] = ()
+        if carrying is not None:
+            fresh = {name: drawn if name == rules.name else drawn[: config.llm_latents] for name in self.judges}
+            self.carried = CarriedLabels(carrying, self.material, self.judges, fresh, progress, params, watch)
+            more = tuple(latent for latent in self.carried.fallen if latent not in set(drawn))
+        self.jobs = [_Job(rules, (*drawn, *more), config.pattern.snippets_factor, null_latents=len(drawn))]
+        if writer is not None:
+            standing = {} if self.carried is None else self.carried.standing
+            wanted = tuple(
+                latent
+                for latent in drawn[: config.llm_latents]
+                if latent not in standing or standing[latent].labeller != writer.name
+            )
+            self.jobs.append(_Job(writer, wanted, 1, config.llm.null_latents))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a latent and labeller, shown as they come."""
+        """One row a latent and labeller, shown as they come; then those that were carried over."""
         rows: list[dict[str, Any]] = []
         with self.watch.bar("label", sum(len(job.latents) for job in self.jobs), "labels") as bar:
             for job in self.jobs:
@@ -147,7 +192,8 @@ class _Labelling:
                         outcome = self.progress.outcomes[job.labeller.name, latent]
                         rows.append(label_row(latent, job.labeller.name, outcome, tested))
                         self._show(bar, rows)
-        return rows
+        fresh = {(row["latent"], row["version"]) for row in rows}
+        return rows if self.carried is None else [*rows, *self.carried.rows(fresh)]
 
     def _explain(self, job: _Job, group: Sequence[int], sanity: Sanity) -> None:
         # A group is kept whole or not at all: a batch of other prompts could change the last bits of its answers.
@@ -173,7 +219,8 @@ class _Labelling:
         return score(
             self.progress.verdicts[name, latent, label_of],
             test,
-            competing=sum(latent in each.latents for each in self.jobs),
+            competing=sum(latent in each.latents for each in self.jobs)
+            + (self.carried is not None and latent in self.carried.standing),
             min_positives=config.min_positives,
             asked_before=1,
         )
@@ -206,12 +253,18 @@ def _publish(stage: _Labelling, work: Path, target: Path, *, inputs: dict[str, A
     params = stage.params
     frame = label_frame(stage.rows())
     draw = Bootstrap(params.diagnose.resamples, params.seed)
-    evidence = Labelled(frame, stage.shuffled(), params.promote.trusted_confidence, params.label.min_positives)
+    # Latents that hold a carried label were drawn by nobody: a mean over them would speak of the stable ones.
+    drawn = frame[frame["latent"].isin(stage.latents)]
+    evidence = Labelled(drawn, stage.shuffled(), params.promote.trusted_confidence, params.label.min_positives)
     metrics = measure_all(LABELS, evidence, draw)
     shutil.rmtree(work, ignore_errors=True)
     write_table(frame, work / TABLE, LabelTable, rows=len(frame))
+    if stage.carried is not None:
+        carried = stage.carried.table()
+        write_table(carried, work / CARRIED, CarriedTable, rows=len(carried))
+        metrics |= measure_all(CARRY_OVER, carried_over(carried), draw)
     write_metrics(work / METRICS_FILE, metrics)
-    summary = _summary(stage, frame, metrics)
+    summary = _summary(stage, drawn, metrics)
     sealed = seal(work, kind=KIND, version=VERSION, inputs=inputs, summary=summary)
     publish_folder(work, target)
     stage.watch.metrics({name: interval.point for name, interval in metrics.items()})
@@ -241,13 +294,16 @@ def _summary(stage: _Labelling, frame: pd.DataFrame, metrics: Mapping[str, Inter
         "mean_confidence": metrics["label_confidence"].point,
         "shuffled_confidence": metrics["label_shuffled_confidence"].point,
         "labellers": by_labeller,
+        **({} if stage.carried is None else {"carried": stage.carried.summary()}),
     }
 
 
 def _said(summary: Mapping[str, Any]) -> str:
+    carried = summary.get("carried")
+    kept = f"; {carried['kept']} of {carried['labels']} labels of {carried['from'][:12]} stand" if carried else ""
     return (
         f"label: {summary['drawn']} of {summary['living']} living latents drawn at random, "
         f"{summary['labelled']} labelled, {summary['scored']} tested, "
         f"{summary['trusted']} with confidence ≥ {summary['trusted_confidence']:g}; mean "
-        f"{summary['mean_confidence']:.2f}, shuffled labels {summary['shuffled_confidence']:.2f}"
+        f"{summary['mean_confidence']:.2f}, shuffled labels {summary['shuffled_confidence']:.2f}{kept}"
     )
