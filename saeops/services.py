@@ -45,10 +45,9 @@ if TYPE_CHECKING:
     from saeops.review.ledger import LedgerEntry
     from saeops.sae.formats.names import Format
     from saeops.stages.alerts import Alerted, Channel
+    from saeops.stages.audit import Audited
     from saeops.stages.diagnose import Diagnosed
     from saeops.stages.foreign import Exported
-    from saeops.stages.audit import Audited
-    from saeops.stages.checkout import CheckedOut
     from saeops.stages.gauges import Sample
     from saeops.stages.matchable import Shown
     from saeops.stages.reconcile import Reconciled
