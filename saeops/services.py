@@ -443,36 +443,6 @@ class Services:
         return state.roll_back(alone, params.name, action, self.author())
 
     def take_retraining(self, params: Params, wanted: "Wanted") -> "Taking":
-    def audit(self, params: Params, name: str, model: str) -> "Audited":
-        """The champion of a name on another model, beside its own; recorded in the store."""
-        from saeops.adapters.models import load_random_model
-        from saeops.stages import audit
-
-        def random_model(chosen: ModelParams, seed: int) -> LanguageModel:
-            return load_random_model(self._here(chosen), self.settings.cache, self._say, seed=seed)
-
-        # What params expect of their own model's bytes is not expected of another's.
-        asked = {} if model == params.model.ref else {"ref": model, "sha256": None}
-        clients = audit.Clients(
-            store=self.store,
-            cache=self.settings.cache,
-            model=self.model,
-            random_model=random_model,
-            corpus=self.corpus,
-            llm=partial(self.llm, params),
-        )
-        with self._watching("audit", params) as watch:
-            self._ready_kernels(watch)
-            return audit.run(
-                name,
-                params,
-                self.space,
-                new=params.model.model_copy(update=asked),
-                clients=clients,
-                author=self.author(),
-                watch=watch,
-            )
-
         """Ask for the lease that a retrain holds."""
         from saeops.stages import retraining
 
@@ -588,6 +558,36 @@ class Services:
             return load_params(self.settings.root).retrain
         except ParamsInvalid:
             return RetrainConfig()
+
+    def audit(self, params: Params, name: str, model: str) -> "Audited":
+        """The champion of a name on another model, beside its own; recorded in the store."""
+        from saeops.adapters.models import load_random_model
+        from saeops.stages import audit
+
+        def random_model(chosen: ModelParams, seed: int) -> LanguageModel:
+            return load_random_model(self._here(chosen), self.settings.cache, self._say, seed=seed)
+
+        # What params expect of their own model's bytes is not expected of another's.
+        asked = {} if model == params.model.ref else {"ref": model, "sha256": None}
+        clients = audit.Clients(
+            store=self.store,
+            cache=self.settings.cache,
+            model=self.model,
+            random_model=random_model,
+            corpus=self.corpus,
+            llm=partial(self.llm, params),
+        )
+        with self._watching("audit", params) as watch:
+            self._ready_kernels(watch)
+            return audit.run(
+                name,
+                params,
+                self.space,
+                new=params.model.model_copy(update=asked),
+                clients=clients,
+                author=self.author(),
+                watch=watch,
+            )
 
     # ── the registry ────────────────────────────────────────────────────────
 
