@@ -272,6 +272,7 @@ def short_server() -> Iterator[Seaweed]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_server_without_room_is_told_and_the_champion_stands(
     world: World, short_server: Seaweed, capsys: pytest.CaptureFixture[str]
 ):

@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -163,23 +162,11 @@ def test_any_single_byte_changed_in_any_file_is_found(bundles: dict[str, Bundle]
     flip = data.draw(st.integers(1, 255), label="flip")
     try:
         path.write_bytes(good[:at] + bytes([good[at] ^ flip]) + good[at + 1 :])
-        if path == bundle.path / "manifest.json":
-            # Bytes between its tokens carry nothing: it is held by what it says.
-            if not _says_the_same(path.read_bytes(), good):
-                with pytest.raises(IntegrityError):
-                    saeops.load(str(bundle.path))
-        else:
-            with pytest.raises(FolderDamaged, match=path.name):
-                saeops.load(str(bundle.path))
+        # A changed version number in the manifest is told as another version.
+        with pytest.raises(IntegrityError, match=f"{path.name}|this saeops reads"):
+            saeops.load(str(bundle.path))
     finally:
         path.write_bytes(good)
-
-
-def _says_the_same(data: bytes, good: bytes) -> bool:
-    try:
-        return json.loads(data) == json.loads(good)
-    except ValueError:
-        return False
 
 
 def test_importing_saeops_loads_nothing_heavy():
