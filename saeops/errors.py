@@ -16,6 +16,9 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 │   ├── StoreUnfit                  an object store that does not hold to its conditions
 │   ├── NameUnknown                 a dictionary name without a champion
 │   ├── VersionUnknown              a digest or sequence number nobody promoted
+│   ├── RecipeMissing               a version of which nobody kept what it takes to build it again
+│   ├── CommitMissing               a git commit that this repository does not have
+│   ├── FolderInUse                 a folder that holds something else already
 │   ├── ReviewInvalid               a decision about something that is not in the queue
 │   ├── TextInvalid                 a text without a token, or that is not UTF-8
 │   ├── NotComparable               two bundles whose figures speak of different things
@@ -27,6 +30,8 @@ SaeopsError                      1  something saeops refuses, with what to do ne
 ├── IntegrityError               5  bytes are not what they were
 │   ├── FolderDamaged               a sealed folder with a changed, missing or extra file
 │   ├── ObjectDamaged               an object of the store whose bytes are not those that were put
+│   ├── DataMissing                 data that DVC's remote does not have
+│   ├── DataDamaged                 data in DVC's remote that are not what dvc.lock names
 │   ├── SitesUnpaired               two sites of a set that do not hold the same tokens
 │   ├── FormatUnknown               a format version that this saeops does not read
 │   ├── CheckpointDamaged           no checkpoint can be trusted
@@ -143,6 +148,18 @@ class VersionUnknown(UsageError):
     """A digest or sequence number nobody promoted."""
 
 
+class RecipeMissing(UsageError):
+    """A version of which nobody kept what it takes to build it again."""
+
+
+class CommitMissing(UsageError):
+    """A git commit that this repository does not have."""
+
+
+class FolderInUse(UsageError):
+    """A folder that holds something else already."""
+
+
 class ReviewInvalid(UsageError):
     """A decision about something that is not in the queue."""
 
@@ -205,6 +222,14 @@ class FolderDamaged(IntegrityError):
 
 class ObjectDamaged(IntegrityError):
     """An object of the store whose bytes are not those that were put."""
+
+
+class DataMissing(IntegrityError):
+    """Data that DVC's remote does not have."""
+
+
+class DataDamaged(IntegrityError):
+    """Data in DVC's remote that are not what dvc.lock names."""
 
 
 class SitesUnpaired(IntegrityError):

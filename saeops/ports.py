@@ -283,4 +283,40 @@ class DataVersions(Protocol):
 
     def push(self) -> None: ...
 
-    def is_clean(self) -> bool: ...
+    def is_clean(self) -> bool:
+        """Whether dvc.lock agrees with the checkout, and the remote has all that it names."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Bring what the dvc.lock of another checkout names into it, from this one's remote.
+
+        Raises:
+            UsageError: there is no remote.
+            DataMissing, DataDamaged: the remote lacks a file, or holds other bytes; names it.
+            DataVersionsFailed: the remote does not answer.
+        """
+        ...
+
+
+class Sources(Protocol):
+    """git: versions of what people write."""
+
+    def commit(self) -> str:
+        """The commit that is checked out. Raises UsageError where there is none."""
+        ...
+
+    def uncommitted(self, paths: Sequence[str]) -> list[str]:
+        """Files under the paths that differ from the commit."""
+        ...
+
+    def place(self, folder: Path, commit: str) -> None:
+        """Make a folder an empty worktree of the commit. Raises CommitMissing."""
+        ...
+
+    def fill(self, folder: Path, commit: str) -> None:
+        """Lay every file of the commit into a worktree."""
+        ...
+
+    def is_placed(self, folder: Path) -> bool:
+        """Whether a folder is a worktree of this repository."""
+        ...

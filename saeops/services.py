@@ -24,6 +24,7 @@ from saeops.ports import (
     ObjectStore,
     RegistryProjection,
     ReviewLedger,
+    Sources,
     Watch,
 )
 from saeops.refs import Ref, Workspace
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from saeops.promotion.verdict import Verdict
     from saeops.review.ledger import LedgerEntry
     from saeops.sae.formats.names import Format
+    from saeops.stages.checkout import CheckedOut
     from saeops.stages.alerts import Alerted, Channel
     from saeops.stages.audit import Audited
     from saeops.stages.diagnose import Diagnosed
@@ -149,6 +151,12 @@ class Services:
         from saeops.adapters.dvc import DvcCli
 
         return DvcCli(self.settings.root)
+
+    @cached_property
+    def sources(self) -> Sources:
+        from saeops.adapters.git import GitCli
+
+        return GitCli(self.settings.root)
 
     @property
     def _mlflow_artifacts(self) -> Path:
@@ -616,9 +624,12 @@ class Services:
         from saeops.adapters.git import head
         from saeops.stages import promote
 
+        verdict = self.judge(params)
+        if not dry_run and (force or verdict.outcome == "pass"):
+            self.keep_recipe()
         return promote.run(
             self._reviewed_bundle(),
-            self.judge(params),
+            verdict,
             registry=self.registry,
             author=self.author(),
             reason=reason,
@@ -626,6 +637,31 @@ class Services:
             git_commit=head(self.settings.root),
             dry_run=dry_run,
         )
+
+    def keep_recipe(self) -> bool:
+        """Keep what it takes to build the candidate again; says why where that cannot be done."""
+        from saeops.dictionary.bundle import open_bundle
+        from saeops.errors import SaeopsError
+        from saeops.stages import recipes
+
+        try:
+            bundle = open_bundle(self._reviewed_bundle())
+            recipes.keep(
+                self.store, bundle, root=self.settings.root, sources=self.sources, data=self.data_versions
+            )
+        except SaeopsError as error:
+            # A version that cannot be built again can still be promoted and rolled back.
+            self._say(f"no recipe was kept, so `saeops checkout` will not restore this version: {error}")
+            return False
+        return True
+
+    def checkout(self, reference: str, *, into: Path | None) -> "CheckedOut":
+        """Params, lock and data of a promoted version in a worktree of their own."""
+        from saeops.stages import checkout
+
+        found = checkout.find(reference, store=self.store)
+        folder = into or self.settings.var / "checkouts" / found.bundle[:12]
+        return checkout.run(found, folder=folder.resolve(), sources=self.sources, data=self.data_versions)
 
     def rollback(self, name: str, *, to: str = "previous", reason: str = "", dry_run: bool = False) -> "Moved":
         """Go back; needs the store and nothing else. The tracker is told by `saeops reconcile`."""

@@ -7,13 +7,14 @@ race, 5 integrity, 6 something outside does not answer.
 from typing import NoReturn
 
 # In the order in which help shows them.
-from saeops.cli import stages, foreign, review, judging, registry, gc  # isort: skip
+from saeops.cli import stages, foreign, review, judging, registry, gc, checkout  # isort: skip
 from saeops.cli import inspect, compare, audit, match, drift, look  # isort: skip
 from saeops.cli.app import app, one_clear_error
 
 __all__ = [
     "app",
     "audit",
+    "checkout",
     "compare",
     "drift",
     "foreign",

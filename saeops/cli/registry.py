@@ -11,6 +11,8 @@ from saeops.cli.options import Json, Name, Reason, Root, Version, open_services
 from saeops.cli.show import say_facts, say_json, say_table
 from saeops.params import load_params
 
+NO_RECIPE = "impossible: no recipe was kept, its code or data were only where it was built"
+
 if TYPE_CHECKING:
     from saeops.stages.walk import Moved
 
@@ -90,6 +92,7 @@ def status(
                 "previous": each.previous or "none",
                 **state_facts(stands[each.name]),
                 "commit": each.git_commit or "",
+                "restore": f"saeops checkout {each.name}@{each.sequence}" if each.recoverable else NO_RECIPE,
                 "pinned": "; ".join(f"{digest[:12]}: {why}" for digest, why in each.pinned.items()),
                 "unfinished": "; ".join(each.open_intent),
             }

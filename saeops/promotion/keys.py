@@ -11,6 +11,7 @@ names/<name>/models/<model digest>.json      a model version that was seen; writ
 names/<name>/retraining.json                 who retrains, and what became of the last time; compare-and-swap
 names/<name>/incidents/<id>.json             what people were alerted of; compare-and-swap
 removals/<digest>.json                  a bundle that retention removes, or removed
+recipes/<digest>.json                   what it takes to build a bundle again (never changed)
 """
 
 import re
@@ -116,6 +117,15 @@ def closing_key(name: str, sequence: int) -> str:
 
 def removal_key(digest: str) -> str:
     return f"removals/{digest}.json"
+
+
+def recipe_key(digest: str) -> str:
+    return f"recipes/{digest}.json"
+
+
+def with_recipe(keys: list[str]) -> set[str]:
+    """Digests of the bundles that have a recipe, given every key under `recipes/`."""
+    return {key.removeprefix("recipes/").removesuffix(".json") for key in keys}
 
 
 def last_sequence(keys: list[str], name: str) -> int:

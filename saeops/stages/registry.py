@@ -38,6 +38,8 @@ class Status:
     verdict: str | None
     """Digest of the verdict it was promoted on."""
     git_commit: str | None
+    recoverable: bool
+    """A recipe was kept: `saeops checkout` restores it."""
     previous: str | None
     pinned: dict[str, str]
     """Digest → why it may not become champion."""
@@ -63,6 +65,8 @@ class HistoryRow:
     forced: bool
     verdict: str | None
     git_commit: str | None
+    recoverable: bool
+    """A recipe was kept of `to_digest`."""
     note: str
 
     def to_json(self) -> dict[str, Any]:
@@ -110,6 +114,7 @@ def status(store: ObjectStore, name: str) -> Status:
         forced_reason=promotion.entry.reason if promotion.entry.forced else "",
         verdict=promotion.entry.verdict,
         git_commit=promotion.entry.git_commit,
+        recoverable=store.get(keys.recipe_key(step.entry.to_digest)) is not None,
         previous=state.previous,
         pinned={digest: pin.reason for digest, pin in sorted(state.pinned.items())},
         open_intent=settling(state),
@@ -130,7 +135,8 @@ def history(store: ObjectStore, name: str, *, verify: bool = False) -> list[Hist
         for step in state.journal.steps:
             _verify_verdict(store, step)
         _verify_pins(state)
-    return [_row(step) for step in state.journal.steps]
+    kept = keys.with_recipe(store.list("recipes/"))
+    return [_row(step, recoverable=step.entry.to_digest in kept) for step in state.journal.steps]
 
 
 def verify(store: ObjectStore, reference: str) -> Verified:
@@ -247,7 +253,7 @@ def _verify_pins(state: State) -> None:
                 raise broken(f"{state.name}: pins.json", f"lacks the pin of rollback {owed.sequence}")
 
 
-def _row(step: Step) -> HistoryRow:
+def _row(step: Step, *, recoverable: bool) -> HistoryRow:
     entry, closed = step.entry, step.closing
     return HistoryRow(
         sequence=entry.sequence,
@@ -261,5 +267,6 @@ def _row(step: Step) -> HistoryRow:
         forced=entry.forced,
         verdict=entry.verdict,
         git_commit=entry.git_commit,
+        recoverable=recoverable,
         note=closed.note if closed else "",
     )

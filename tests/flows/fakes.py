@@ -79,6 +79,10 @@ class ScriptedServices(Services):
         self.called.append("judge")
         return verdict_of(self.gates)
 
+    def keep_recipe(self) -> bool:
+        self.called.append("keep recipe")
+        return True
+
     def report(self, params: Params) -> Path:
         self.called.append("report")
         return self.space.report / "index.html"
