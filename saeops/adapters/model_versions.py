@@ -118,9 +118,9 @@ class MlflowVersions:
             work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".fetch-"))
             try:
                 with self._connection.answering():
-                    uri = f"models:/{self._source.model}/{version}"
-                    address = self._connection.uri
-                    download_artifacts(uri, dst_path=str(work), tracking_uri=address, registry_uri=address)
+                    # A models:/ address would be looked up at MLflow's global one.
+                    uri = self._connection.client.get_model_version_download_uri(self._source.model, version)
+                    download_artifacts(uri, dst_path=str(work), tracking_uri=self._connection.uri)
                 if not target.is_dir():
                     work.rename(target)
             finally:
