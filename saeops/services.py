@@ -33,6 +33,7 @@ from saeops.settings import Settings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from saeops.activations.reader import ActivationSet
     from saeops.adapters.mlflow import MlflowTracker, NullTracker
     from saeops.dictionary.compare import Comparison
     from saeops.dictionary.inspect import Inspected
@@ -223,13 +224,23 @@ class Services:
                 params, self.space, model=self.model(params.model), random_model=random_model, watch=watch
             )
 
-    def label(self, params: Params) -> Ref:
-        from saeops.stages import label
+    def label(self, params: Params, *, carry_from: str | None = None, activations: Sequence[Path] = ()) -> Ref:
+        """Labels; with `carry_from`, those of the dictionary it means come first, as far as they stand.
 
+        Args:
+            activations: folders of further activation sets, of the old dictionary's model.
+        """
+        from saeops.stages import carry, label, load
+
+        old = None if carry_from is None else load.find(carry_from, store=self.store, cache=self.settings.cache)
         with self._watching("label", params) as watch:
             self._ready_kernels(watch)
             model, llm = self.model(params.model), self.llm(params)
-            return label.run(params, self.space, model=model, llm=llm, watch=watch)
+            carrying = None
+            if old is not None:
+                sets = self._activation_sets(activations)
+                carrying = carry.run(old, params, self.space, activations=sets, watch=watch)
+            return label.run(params, self.space, model=model, llm=llm, watch=watch, carrying=carrying)
 
     def bench(self, params: Params) -> Ref:
         from saeops.stages import bench
@@ -415,18 +426,22 @@ class Services:
         Args:
             activations: folders of activation sets; the checkout's own is looked at last.
         """
-        from saeops.activations.reader import ActivationSet
-        from saeops.sealed import MANIFEST
         from saeops.stages import match, matchable
 
         sides = matchable.open_sides(first, second, store=self.store, cache=self.settings.cache)
-        own = self.space.activations
-        folders = [*activations, *([own] if (own / MANIFEST).exists() else [])]
-        sets = [ActivationSet.open(folder) for folder in folders]
+        sets = self._activation_sets(activations)
         with self._watching("match", params) as watch:
             self._ready_kernels(watch)
             done = match.run(*sides, params, self.space, activations=sets, watch=watch)
         return matchable.Shown.of(done.ref, *sides, seconds=done.seconds)
+
+    def _activation_sets(self, folders: Sequence[Path]) -> "list[ActivationSet]":
+        """Those named, and the checkout's own where there is one."""
+        from saeops.activations.reader import ActivationSet
+        from saeops.sealed import MANIFEST
+
+        own = self.space.activations
+        return [ActivationSet.open(each) for each in (*folders, *([own] if (own / MANIFEST).exists() else []))]
 
     # ── when the model changes ──────────────────────────────────────────────
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saeops.cli.app import HELP, app, work_is_kept
-from saeops.cli.options import Json, Profile, Root, Set, chosen_params, open_services
+from saeops.cli.options import Activations, Json, Profile, Root, Set, chosen_params, open_services
 from saeops.cli.show import say_json
 
 if TYPE_CHECKING:
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from saeops.stages.matchable import Example, Shown
 
 Reference = Annotated[str, typer.Argument(help="NAME@champion, NAME@previous, NAME@<seq>, a digest, or a folder.")]
-Activations = Annotated[
-    list[Path] | None,
-    typer.Option("--activations", help="Folder of another activation set, of A's or B's model."),
-]
-
 WORDS = {
     "match_matched_fraction": ("matched", "of A have one partner in B"),
     "match_split_fraction": ("split", "of A are several latents of B together"),

@@ -19,6 +19,10 @@ Set = Annotated[
 Name = Annotated[str, typer.Argument(help="The dictionary's name, e.g. smollm2-135m/blocks.10.resid_post.")]
 Version = Annotated[str, typer.Argument(help="A journal sequence number, or (at least eight digits of) a digest.")]
 Reason = Annotated[str, typer.Option(help="Why; whoever meets it will read it.")]
+Activations = Annotated[
+    list[Path] | None,
+    typer.Option("--activations", help="Folder of a further activation set, of the other dictionary's model."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables for people.")]
 
 

@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from saeops.cli.app import STAGES, app, work_is_kept
-from saeops.cli.options import Json, Profile, Root, Set, chosen_params, open_services, remembered_params
+from saeops.cli.options import (
+    Activations,
+    Json,
+    Profile,
+    Root,
+    Set,
+    chosen_params,
+    open_services,
+    remembered_params,
+)
 from saeops.cli.show import say_json, say_table
 from saeops.params import load_params
 
@@ -108,9 +117,22 @@ def diagnose(root: Root = Path(), profile: Profile = None, overrides: Set = None
 
 
 @app.command(rich_help_panel=STAGES)
-def label(root: Root = Path(), profile: Profile = None, overrides: Set = None, as_json: Json = False) -> None:
+def label(
+    carry_from: Annotated[
+        str | None, typer.Option(help="Start from the labels of NAME@champion, a digest or a bundle's folder.")
+    ] = None,
+    activations: Activations = None,
+    root: Root = Path(),
+    profile: Profile = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
     """Label latents and score each label on documents that explained nothing."""
-    _run_stage("label", root, profile, overrides, as_json=as_json)
+    params = remembered_params(root, profile, overrides)
+    with work_is_kept():
+        services = open_services(root, quiet=as_json)
+        ref = services.label(params, carry_from=carry_from, activations=activations or ())
+    _say_ref(ref.kind, ref.digest, ref.path, as_json=as_json)
 
 
 @app.command(rich_help_panel=STAGES)

@@ -1,20 +1,25 @@
 """Carry-over: the labels of an old bundle, matched to the dictionary that a checkout is building."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from saeops.activations.reader import ActivationSet
 from saeops.dictionary.bundle import Bundle
 from saeops.drift.matching.carried import CARRIED, history_of, remarks_of
 from saeops.drift.matching.carry import Dropped, Offer, OldLabel, Remark, offers
 from saeops.drift.matching.schema import KIND, TABLE, MatchTable
 from saeops.errors import ModelMismatch
 from saeops.labelling.labels import Label
-from saeops.refs import Ref
+from saeops.params import Params
+from saeops.ports import Watch
+from saeops.refs import Ref, Workspace
 from saeops.review.outcome import decisions_on
 from saeops.sealed import open_sealed
+from saeops.stages import match
+from saeops.stages.matchable import Matchable
 from saeops.tables import read_table
 
 
@@ -34,6 +39,22 @@ class Carrying:
     def inputs(self) -> dict[str, Any]:
         """What determines it."""
         return {"bundle": self.bundle, "match": self.match}
+
+
+def run(
+    old: Bundle, params: Params, space: Workspace, *, activations: Sequence[ActivationSet], watch: Watch
+) -> Carrying:
+    """Match an old bundle with the dictionary that stages have left so far (in `artifacts/match`), for its labels.
+
+    Args:
+        activations: sets at hand, as `match.run` takes them.
+
+    Raises:
+        StageMissing: nothing was trained, or not catalogued.
+        NotComparable, FolderDamaged: as `match.run`.
+    """
+    sides = Matchable.of(old), Matchable.of_workspace(params, space)
+    return prepare(old, match.run(*sides, params, space, activations=activations, watch=watch).ref)
 
 
 def prepare(old: Bundle, matched: Ref) -> Carrying:
