@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from saeops.promotion.verdict import Verdict
     from saeops.review.ledger import LedgerEntry
     from saeops.sae.formats.names import Format
-    from saeops.stages.checkout import CheckedOut
     from saeops.stages.alerts import Alerted, Channel
     from saeops.stages.audit import Audited
+    from saeops.stages.checkout import CheckedOut
     from saeops.stages.diagnose import Diagnosed
     from saeops.stages.foreign import Exported
     from saeops.stages.gauges import Sample
