@@ -55,6 +55,10 @@ def _say_moved(moved: "Moved", *, dry_run: bool, as_json: bool) -> None:
     plan = moved.plan
     if plan.unchanged:
         typer.echo(f"nothing changes: {plan.unchanged}")
+        if plan.changes:
+            typer.echo("but what was left open would be settled:")
+        for change in plan.changes:
+            typer.echo(f"  {change}")
         return
     typer.echo("would change:" if dry_run else f"{plan.name}: {plan.to_digest[:12]} is champion")
     for change in plan.changes:

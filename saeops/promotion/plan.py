@@ -8,7 +8,7 @@ from saeops.errors import VersionPinned, VersionUnknown
 from saeops.promotion import keys
 from saeops.promotion.journal import Action
 from saeops.promotion.protocol import next_step
-from saeops.promotion.state import SHORT, Pin, State, no_champion
+from saeops.promotion.state import SHORT, Pin, State, no_champion, pin_owed
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Plan:
     from_digest: str | None
     to_digest: str
     changes: tuple[str, ...]
-    """One line each, in the order in which they happen; empty when nothing changes."""
+    """One line each, in the order in which they happen."""
     unchanged: str = ""
-    """Why nothing changes."""
+    """Why the champion stays; then `changes` only settle what somebody left open."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "changes": list(self.changes)}
@@ -80,11 +80,26 @@ def settling(state: State) -> tuple[str, ...]:
     return (f"{keys.closing_key(state.name, entry.sequence)}: {left}; {outcome}",)
 
 
+def _settled_first(state: State) -> tuple[str, ...]:
+    """Every key that settling an open intent writes, in order."""
+    step = state.journal.open
+    if step is None:
+        return ()
+    if next_step(state) == "fence":
+        fence = f"{keys.champion_key(state.name)}: the same champion, closed to {step.entry.who}'s operation"
+        return (fence, *settling(state))
+    owed = pin_owed(step)
+    if state.pins.and_also(owed) == state.pins:
+        return settling(state)
+    pins = (f"{keys.pins_key(state.name)}: pin {_short(digest)} against promotion" for digest in owed)
+    return (*pins, *settling(state))
+
+
 def _plan(state: State, action: Action, target: str, *, projected: bool = True) -> Plan:
     sequence = state.journal.next_sequence
     left = state.champion
     changes = [
-        *settling(state),
+        *_settled_first(state),
         f"{keys.entry_key(state.name, sequence)}: new entry, {action}",
         f"{keys.champion_key(state.name)}: {_short(left)} → {target[:SHORT]}",
     ]
@@ -100,7 +115,7 @@ def _plan(state: State, action: Action, target: str, *, projected: bool = True) 
 
 def _nothing(state: State, action: Action, why: str) -> Plan:
     assert state.champion is not None
-    return Plan(state.name, action, state.champion, state.champion, (), unchanged=why)
+    return Plan(state.name, action, state.champion, state.champion, _settled_first(state), unchanged=why)
 
 
 def _already_rolled_back(state: State) -> str:

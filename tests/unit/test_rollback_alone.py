@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from saeops.adapters.projection import MemoryProjection
-from saeops.adapters.stores import LocalStore, MemoryStore
+from saeops.adapters.stores import LocalStore, MemoryStore, open_store
 from saeops.errors import VersionUnknown
 from saeops.stages import registry, rollback
 from saeops.stages.records import read_state
 from saeops.stages.transfer import upload
 from saeops.stages.walk import Registry
 from tests.bundles import NAME, author
+from tests.seaweed import Seaweed
 from tests.shelves import put_up, small_bundle
 
 OTHER = "other/blocks.0.mlp_out"
@@ -23,11 +24,14 @@ OTHER = "other/blocks.0.mlp_out"
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A checkout whose registry holds a, b, c and d, promoted in this order."""
-    house = Registry(LocalStore(tmp_path / "var" / "registry"), MemoryProjection(), patience_s=0)
-    for letter in "abcd":
-        small_bundle(tmp_path / letter, letter)
-        put_up(house, NAME, tmp_path / letter, letter)
+    fill(Registry(LocalStore(tmp_path / "var" / "registry"), MemoryProjection(), patience_s=0), tmp_path)
     return tmp_path
+
+
+def fill(house: Registry, folder: Path) -> None:
+    for letter in "abcd":
+        small_bundle(folder / letter, letter)
+        put_up(house, NAME, folder / letter, letter)
 
 
 def run(root: Path, code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -78,6 +82,46 @@ def test_rollback_imports_no_mlflow_no_prefect_and_uses_no_network(root: Path, t
     state = read_state(LocalStore(root / "var" / "registry"), NAME)
     assert state.journal.open is None
     assert state.champion == state.resolve("3")
+
+
+WATCHED = """
+import sys
+
+asked = set()
+
+def watch(event, arguments):
+    if event == "import" and arguments[0].partition(".")[0] in {{"mlflow", "prefect", "dvc", "torch"}}:
+        raise ImportError(f"rollback imported {{arguments[0]}}")
+    if event == "socket.connect":
+        asked.add("%s:%s" % arguments[1][:2])
+    if event == "socket.getaddrinfo":
+        asked.add("%s:%s" % arguments[:2])
+
+sys.addaudithook(watch)
+from saeops.cli import main
+sys.argv = ["saeops", "rollback", {name!r}, "--reason", "it misfires"]
+try:
+    main()
+finally:
+    print("asked:", *sorted(asked))
+"""
+
+
+def test_rollback_on_s3_asks_the_store_and_nobody_else(tmp_path: Path, s3_address: str, s3_server: Seaweed):
+    fill(Registry(open_store(s3_address), MemoryProjection(), patience_s=0), tmp_path)
+    services = {"SAEOPS_TRACKING": "http://127.0.0.1:9", "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    environment = s3_server.environment() | services | {"SAEOPS_STORE": s3_address}
+    done = run(tmp_path, WATCHED.format(name=NAME), **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"asked: {s3_server.endpoint.removeprefix('http://')}\n" in done.stdout
+    state = read_state(open_store(s3_address), NAME)
+    assert state.champion == state.resolve("3")
+
+
+def test_rollback_in_a_folder_opens_no_connection(root: Path):
+    done = run(root, WATCHED.format(name=NAME), SAEOPS_TRACKING="http://127.0.0.1:9")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "asked:\n" in done.stdout
 
 
 def test_gc_shows_what_goes_and_removes_nothing_unless_somebody_says_yes(root: Path):
