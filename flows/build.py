@@ -37,8 +37,12 @@ def build(root: Path, selection: Selection) -> State[None]:
         return finish(checkout)
 
 
-def make(checkout: Checkout, step: Step = lambda _: None) -> Ref:
-    """Every stage in order, each kept where it is done already; the bundle, versioned."""
+def make(checkout: Checkout, step: Step = lambda _: None, *, carry_from: str | None = None) -> Ref:
+    """Every stage in order, each kept where it is done already; the bundle, versioned.
+
+    Args:
+        carry_from: digest of the bundle whose labels are carried over.
+    """
     step("harvest")
     activations = harvest(checkout)
     step("train")
@@ -48,7 +52,7 @@ def make(checkout: Checkout, step: Step = lambda _: None) -> Ref:
     step("diagnose")
     measured = diagnose(checkout, sae, beside)
     step("label")
-    labels = label(checkout, measured.catalog)
+    labels = label(checkout, measured.catalog, carry_from)
     step("bench")
     effects = bench(checkout, labels)
     step("bundle")

@@ -86,13 +86,14 @@ def _retrain(checkout: Checkout, action: RetrainNow, asked: Mapping[str, object]
             pass
         case _:
             assert_never(taking)
-    champion = None if action.fresh_start else champion_of(checkout)
-    selection = selection_for(read_selection(checkout.root), action.model_ref, start_from=champion)
+    champion = champion_of(checkout)
+    start_from = None if action.fresh_start else champion
+    selection = selection_for(read_selection(checkout.root), action.model_ref, start_from=start_from)
     retrained = load_params(checkout.root, selection)
     write_selection(checkout.root, selection)
     with at_work("retrain", checkout.root, retrained) as at:
         with holding(at, taking.run) as lease:
-            bundle = make(at, lease.step)
+            bundle = make(at, lease.step, carry_from=champion)
             lease.step("judge")
             verdict = assess(at)
             done(at, lease.run, bundle.digest, verdict)

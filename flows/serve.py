@@ -40,6 +40,8 @@ def serve(root: Path) -> None:
     settings = Settings.from_environment(root)
     data = service_data(settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Nobody sits before a flow of the service: what fails is said on the terminal, too.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
     with _only_service(data), local_api(data / "prefect", schedules=True) as server:
         try:
             while True:
