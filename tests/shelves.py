@@ -4,17 +4,22 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from saeops.activations.policy import TokenPolicy
 from saeops.adapters.stores import MemoryStore
+from saeops.dictionary.bundle import Bundle, open_bundle
 from saeops.dictionary.format import KIND, VERSION
+from saeops.dictionary.provenance import Provenance
 from saeops.ports import Found, ObjectStore
 from saeops.promotion import keys
 from saeops.promotion.plan import plan_promotion
 from saeops.promotion.protocol import intent
 from saeops.sealed import MANIFEST, seal
+from saeops.stages import promote
+from saeops.stages.records import read_pointer
 from saeops.stages.removals import being_removed, read_mark
 from saeops.stages.transfer import upload
 from saeops.stages.walk import Moved, Registry, move, settle
-from tests.bundles import author
+from tests.bundles import NAME, author, verdict_on
 from tests.killing import Killed
 
 
@@ -24,6 +29,16 @@ def small_bundle(folder: Path, text: str) -> str:
     (folder / "provenance.json").write_text(json.dumps({"name": text}))
     (folder / "sae" / "weights.bin").write_bytes(text.encode() * 3)
     return seal(folder, kind=KIND, version=VERSION, inputs={"text": text}, summary={}).digest
+
+
+def named_bundle(folder: Path, text: str) -> Bundle:
+    """A bundle of three files that `stages.promote` takes: its provenance says `tests.bundles.NAME`."""
+    small_bundle(folder, text)
+    made = {"model": {}, "corpus": {}, "policy": TokenPolicy(), "params": {}, "code": "", "version": ""}
+    provenance = Provenance(name=NAME, **made, lock=None, activations_md5="", upstream={})
+    (folder / "provenance.json").write_bytes(provenance.to_bytes())
+    seal(folder, kind=KIND, version=VERSION, inputs={"text": text}, summary={})
+    return open_bundle(folder)
 
 
 def put_up(house: Registry, name: str, folder: Path, operation: str) -> Moved:
@@ -40,6 +55,13 @@ def put_up(house: Registry, name: str, folder: Path, operation: str) -> Moved:
     upload(house.store, folder, digest, again=seen is not None)
     entry = intent(state, who, action="promote", to_digest=digest, reason="", verdict=None)
     return move(house, state, plan, entry, who, seen=seen)
+
+
+def put_through(house: Registry, bundle: Bundle, operation: str) -> Moved:
+    """A promotion by `stages.promote`, on a verdict without the work of judging."""
+    pointer = read_pointer(house.store, NAME)
+    verdict = verdict_on(bundle, pointer.digest if pointer else None)
+    return promote.run(bundle.path, verdict, registry=house, author=author(operation))
 
 
 def whole(store: ObjectStore, digest: str) -> bool:

@@ -34,7 +34,7 @@ class Pin(Frozen):
     who: str
     at: str
     sequence: int | None
-    """The rollback that left it; None where a person pinned it."""
+    """The latest rollback that left it; None where none did, and a person pinned it."""
 
 
 class Pins(Record):
@@ -47,15 +47,28 @@ class Pins(Record):
 
     def and_also(self, pins: dict[str, Pin]) -> "Pins":
         in_time = {
-            digest: pin
+            digest: self._over(digest, pin)
             for digest, pin in pins.items()
             if pin.sequence is None or pin.sequence > self.lifted.get(digest, 0)
         }
         return self.model_copy(update={"pins": {**self.pins, **in_time}})
 
     def without(self, digest: str, *, sequence: int) -> "Pins":
-        kept = {key: pin for key, pin in self.pins.items() if key != digest}
+        """Unpinned by somebody who knew the journal up to `sequence`: the pin of a later rollback stays."""
+        pin = self.pins.get(digest)
+        if pin is None or (pin.sequence or 0) > sequence:
+            return self
+        kept = {key: other for key, other in self.pins.items() if key != digest}
         return Pins(pins=kept, lifted={**self.lifted, digest: sequence})
+
+    def _over(self, digest: str, pin: Pin) -> Pin:
+        """The pin where another may stand: it never forgets the latest rollback that left this version."""
+        there = self.pins.get(digest)
+        if there is None or there.sequence is None:
+            return pin
+        if pin.sequence is None:
+            return pin.model_copy(update={"sequence": there.sequence})
+        return pin if pin.sequence >= there.sequence else there
 
 
 @dataclass(frozen=True)

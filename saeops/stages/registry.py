@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saeops.digests import digest_bytes
-from saeops.errors import UsageError
+from saeops.errors import LostRace, UsageError
 from saeops.ports import ObjectStore
 from saeops.promotion import keys
 from saeops.promotion.journal import Step, broken
 from saeops.promotion.plan import settling
 from saeops.promotion.projection import alias_changes
 from saeops.promotion.protocol import Author
-from saeops.promotion.state import Pin, State, no_champion, pin_owed
+from saeops.promotion.state import SHORT, Pin, State, no_champion, pin_owed
 from saeops.stages.records import change_pins, read_state
 from saeops.stages.removals import being_removed, read_mark
 from saeops.stages.transfer import fetch, find_digest, verify_stored
@@ -187,15 +187,17 @@ def unpin(registry: Registry, name: str, version: str, *, author: Author) -> str
 
     Raises:
         NameUnknown, VersionUnknown: there is no such version.
+        LostRace: a rollback pinned it in between; its pin stays.
     """
     state = settle(registry, name, author)
     digest = _version(registry.store, name, version)
     sequence = len(state.journal.steps)
-    change_pins(
-        registry.store,
-        name,
-        lambda pins: pins.without(digest, sequence=sequence) if digest in pins.pins else pins,
-    )
+    left = change_pins(registry.store, name, lambda pins: pins.without(digest, sequence=sequence))
+    if digest in left.pins:
+        raise LostRace(
+            f"{name}: rollback {left.pins[digest].sequence} has pinned {digest[:SHORT]} meanwhile",
+            hint=f"see `saeops history {name}`, then run the same command again if it is still wanted",
+        )
     return digest
 
 

@@ -24,7 +24,7 @@ from saeops.stages.transfer import verify_stored
 
 PATIENCE_S = 3.0
 """How long an intent that somebody else left open may stay so before it is voided."""
-PAUSE_S = 0.05
+PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.4
 
 
 class Untold:
@@ -67,7 +67,7 @@ def settle(registry: Registry, name: str, author: Author) -> State:
     Raises:
         JournalBroken, FormatUnknown, LostRace: as `read_state`.
     """
-    waited = 0.0
+    awaited: Step | None = None
     while (state := read_state(registry.store, name)).journal.open is not None:
         step = state.journal.open
         match next_step(state):
@@ -75,13 +75,23 @@ def settle(registry: Registry, name: str, author: Author) -> State:
                 _finish(registry, step, author, None, note="finished later: the pointer had been moved")
             case "void":
                 _close(registry.store, step, "void", author, note="found open, and the pointer had not been moved")
-            case "fence" if waited < registry.patience_s:
-                # Its owner may be alive and reading a large bundle.
-                registry.pause(PAUSE_S)
-                waited += PAUSE_S
+            case "fence" if step != awaited:
+                _await_closing(registry, step)
+                awaited = step
             case "fence":
                 put_pointer(registry.store, fenced(state), etag=state.etag)
     return state
+
+
+def _await_closing(registry: Registry, step: Step) -> None:
+    """Leave an intent's owner the time to close it: it may be alive and reading a large bundle."""
+    # Small reads, and fewer and fewer: many who wait must not slow down the one they wait for.
+    key = keys.closing_key(step.entry.name, step.entry.sequence)
+    waited, pause_s = 0.0, PAUSE_S
+    while waited < registry.patience_s and registry.store.get(key) is None:
+        registry.pause(pause_s)
+        waited += pause_s
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def move(
