@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from saeops.promotion.projection import Shown, Tags
     from saeops.review.ledger import Decision, LedgerEntry
 
 # ── language models ─────────────────────────────────────────────────────────
@@ -259,18 +260,26 @@ class ReviewLedger(Protocol):
 
 
 class RegistryProjection(Protocol):
-    """The readable copy of the registry (MLflow aliases and tags). Never the truth."""
+    """The readable copy of the registry (MLflow's versions, aliases and tags). Never the truth."""
 
-    def register(self, name: str, digest: str, bundle: Path, tags: Mapping[str, str]) -> None:
-        """Make sure a version for this digest exists."""
+    def shown(self, name: str) -> "Shown | None":
+        """All that the copy shows of a name now; None where no copy is kept."""
         ...
 
-    def aliases(self, name: str) -> dict[str, str]:
-        """alias → digest, as the projection shows it now."""
+    def register(self, name: str, digest: str, bundle: Path, tags: "Tags") -> None:
+        """Make sure a version for this digest exists; one that is there keeps its tags."""
+        ...
+
+    def tag(self, name: str, digest: str | None, tags: "Tags") -> None:
+        """Set tags of a version, or (digest None) of the name itself; a value None removes one."""
         ...
 
     def point(self, name: str, alias: str, digest: str | None) -> None:
         """Set an alias to the version of this digest; None removes it."""
+        ...
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """alias → digest, as the projection shows it now; those on foreign versions are left out."""
         ...
 
 

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 @task(name="announce", task_run_name="announce {bundle.digest:.12}", timeout_seconds=30 * MINUTE_S, **RETRIED)
 def announce(checkout: Checkout, bundle: Ref) -> None:
     """A registered version under the alias `candidate`, for people to find."""
-    name, projection = checkout.params.name, checkout.given(bundle).projection
-    projection.register(name, bundle.digest, bundle.path, {"saeops.params": checkout.params.digest()})
-    projection.point(name, "candidate", bundle.digest)
+    checkout.given(bundle).announce(checkout.params, bundle)
 
 
 @task(name="promote", **RETRIED)
@@ -34,5 +32,5 @@ def rollback(checkout: Checkout, name: str, *, to: str, reason: str) -> "Moved":
 
 @task(name="reconcile", task_run_name="tell MLflow of {name}", **RETRIED)
 def reconcile(checkout: Checkout, name: str) -> list[str]:
-    """MLflow's aliases and tags as the store has them; a rollback leaves them alone."""
-    return checkout.services.reconcile(name)
+    """MLflow's versions, aliases and tags as the store has them; a rollback leaves them alone."""
+    return [str(repair) for repair in checkout.services.reconcile(name).repairs]

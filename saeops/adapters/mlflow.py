@@ -47,6 +47,11 @@ class Connection:
         self._experiment = experiment
         self._artifacts = artifacts
 
+    @property
+    def embedded(self) -> bool:
+        """MLflow works in this process, on a SQLite file, without a server."""
+        return self.uri.startswith(_SQLITE)
+
     @cached_property
     def client(self) -> Any:
         """MLflow's client.
@@ -58,7 +63,7 @@ class Connection:
         _prepare()
         from mlflow import MlflowClient
 
-        if self.uri.startswith(_SQLITE):
+        if self.embedded:
             folder = Path(self.uri.removeprefix(_SQLITE)).parent
             with explained(folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +76,7 @@ class Connection:
             found = self.client.get_experiment_by_name(self._experiment)
             if found is not None:
                 return str(found.experiment_id)
-            location = self._artifacts.resolve().as_uri() if self.uri.startswith(_SQLITE) else None
+            location = self._artifacts.resolve().as_uri() if self.embedded else None
             return str(self.client.create_experiment(self._experiment, artifact_location=location))
 
     @contextlib.contextmanager

@@ -1,13 +1,18 @@
-"""The registry's readable copy in MLflow: registered models, versions, aliases. Never the truth.
+"""The registry's readable copy in MLflow: registered models, versions, aliases, tags. Never the truth.
 
 `MemoryProjection` is the fake.
 """
 
-from collections.abc import Mapping
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from saeops.adapters.mlflow import Connection
 from saeops.errors import VersionUnknown
+from saeops.promotion.projection import Shown, ShownVersion, Tags
+
+_DIGEST_LAST = re.compile(r"/([0-9a-f]{64})/?$")
 
 
 def registered_name(name: str) -> str:
@@ -21,38 +26,64 @@ def dictionary_name(registered: str) -> str:
 
 
 class MlflowProjection:
-    """Registered models, versions and aliases in MLflow, made from what the object store says."""
+    """Registered models, versions, aliases and tags in MLflow, made from what the object store says.
+
+    Every method raises TrackerUnreachable where MLflow does not answer, and ToolMissing where it is not installed.
+    """
 
     def __init__(self, uri: str, experiment: str, *, artifacts: Path) -> None:
         self._connection = Connection(uri, experiment, artifacts=artifacts)
 
-    def register(self, name: str, digest: str, bundle: Path, tags: Mapping[str, str]) -> None:
-        with self._connection.answering():
-            if self._version(name, digest) is not None:
-                return
-            client, model = self._connection.client, registered_name(name)
-            if not client.search_registered_models(f"name = '{model}'"):
-                client.create_registered_model(model, tags={"saeops.name": name})
-            # The version points to a copy of the bundle's own files; there is no pickle to load.
-            every_tag = {**tags, "digest": digest}
-            logged = client.create_logged_model(
-                self._connection.experiment_id, name=f"bundle-{digest[:12]}", tags=every_tag
-            )
-            client.log_model_artifacts(logged.model_id, str(bundle))
-            logged = client.finalize_logged_model(logged.model_id, "READY")
-            # Without `model_id`: MLflow would look that up at its global address, an `mlflow.db` in the cwd.
-            client.create_model_version(model, source=logged.artifact_location, tags=every_tag)
-
-    def aliases(self, name: str) -> dict[str, str]:
+    def shown(self, name: str) -> Shown:
         with self._connection.answering():
             client, model = self._connection.client, registered_name(name)
             found = client.search_registered_models(f"name = '{model}'")
             if not found:
-                return {}
-            return {
-                alias: client.get_model_version(model, str(version)).tags["digest"]
-                for alias, version in found[0].aliases.items()
-            }
+                return Shown()
+            versions = [_shown(version) for version in client.search_model_versions(f"name = '{model}'")]
+            aliases = {alias: int(number) for alias, number in found[0].aliases.items()}
+            return Shown(tuple(sorted(versions, key=lambda v: v.number)), aliases, dict(found[0].tags))
+
+    def register(self, name: str, digest: str, bundle: Path, tags: Tags) -> None:
+        if self.shown(name).version_of(digest) is not None:
+            return
+        connection = self._connection
+        with connection.answering():
+            client, model = connection.client, registered_name(name)
+            if not client.search_registered_models(f"name = '{model}'"):
+                client.create_registered_model(model, tags={"saeops.name": name})
+            # The version points to a copy of the bundle's own files; there is no pickle to load. Its folder is
+            # named by the digest, because a version's source can never be edited, and its tags can.
+            every_tag = {**_set(tags), "digest": digest}
+            logged = client.create_logged_model(
+                connection.experiment_id, name=f"bundle-{digest[:12]}", tags=every_tag
+            )
+            client.log_model_artifacts(logged.model_id, str(bundle), artifact_path=digest)
+            logged = client.finalize_logged_model(logged.model_id, "READY")
+            # A server wants the model's id. Embedded, MLflow would look that up at its global address, an
+            # `mlflow.db` in the cwd.
+            model_id = None if connection.embedded else logged.model_id
+            source = f"{logged.artifact_location.rstrip('/')}/{digest}"
+            client.create_model_version(model, source=source, tags=every_tag, model_id=model_id)
+
+    def tag(self, name: str, digest: str | None, tags: Tags) -> None:
+        """Set and remove tags of a version, or (digest None) of the name itself.
+
+        Raises:
+            VersionUnknown: no version was registered for this digest.
+        """
+        version = None if digest is None else self._number(name, digest)
+        with self._connection.answering():
+            client, model = self._connection.client, registered_name(name)
+            for tag, value in tags.items():
+                if version is None and value is None:
+                    client.delete_registered_model_tag(model, tag)
+                elif version is None:
+                    client.set_registered_model_tag(model, tag, value)
+                elif value is None:
+                    client.delete_model_version_tag(model, version, tag)
+                else:
+                    client.set_model_version_tag(model, version, tag, value)
 
     def point(self, name: str, alias: str, digest: str | None) -> None:
         """Set or remove an alias.
@@ -60,58 +91,93 @@ class MlflowProjection:
         Raises:
             VersionUnknown: no version was registered for this digest.
         """
+        version = None if digest is None else self._number(name, digest)
         with self._connection.answering():
             client, model = self._connection.client, registered_name(name)
-            if digest is None:
-                if alias in self.aliases(name):
-                    client.delete_registered_model_alias(model, alias)
-                return
-            version = self._version(name, digest)
-            if version is None:
-                raise _not_registered(name, digest)
-            client.set_registered_model_alias(model, alias, version)
+            if version is not None:
+                client.set_registered_model_alias(model, alias, version)
+            elif alias in self.shown(name).aliases:
+                client.delete_registered_model_alias(model, alias)
 
-    def _version(self, name: str, digest: str) -> str | None:
-        found = self._connection.client.search_model_versions(
-            f"name = '{registered_name(name)}' and tags.digest = '{digest}'"
-        )
-        # Two registrations that crossed leave two equal versions; everybody takes the first.
-        return min((str(version.version) for version in found), key=int, default=None)
+    def aliases(self, name: str) -> dict[str, str]:
+        return self.shown(name).digests()
+
+    def _number(self, name: str, digest: str) -> str:
+        version = self.shown(name).version_of(digest)
+        if version is None:
+            raise _not_registered(name, digest)
+        return str(version.number)
+
+
+def _shown(version: Any) -> ShownVersion:
+    named = _DIGEST_LAST.search(version.source or "")
+    return ShownVersion(int(version.version), named[1] if named else None, dict(version.tags))
+
+
+def _set(tags: Tags) -> dict[str, str]:
+    return {tag: value for tag, value in tags.items() if value is not None}
 
 
 class NoProjection:
     """For SAEOPS_TRACKING=none: there is no readable copy, and nobody misses it."""
 
-    def register(self, name: str, digest: str, bundle: Path, tags: Mapping[str, str]) -> None:
+    def shown(self, name: str) -> None:
+        return None
+
+    def register(self, name: str, digest: str, bundle: Path, tags: Tags) -> None:
+        pass
+
+    def tag(self, name: str, digest: str | None, tags: Tags) -> None:
+        pass
+
+    def point(self, name: str, alias: str, digest: str | None) -> None:
         pass
 
     def aliases(self, name: str) -> dict[str, str]:
         return {}
 
-    def point(self, name: str, alias: str, digest: str | None) -> None:
-        pass
 
-
+@dataclass
 class MemoryProjection:
-    """The fake: registered digests and aliases in memory."""
+    """The fake: versions, aliases and tags in memory."""
 
-    def __init__(self) -> None:
-        self.versions: dict[str, dict[str, dict[str, str]]] = {}
-        self._aliases: dict[str, dict[str, str]] = {}
+    copies: dict[str, Shown] = field(default_factory=dict)
+    """Name → what is shown of it; tests edit it as a hand would edit MLflow."""
 
-    def register(self, name: str, digest: str, bundle: Path, tags: Mapping[str, str]) -> None:
-        self.versions.setdefault(name, {}).setdefault(digest, dict(tags))
+    def shown(self, name: str) -> Shown:
+        return self.copies.get(name, Shown())
+
+    def register(self, name: str, digest: str, bundle: Path, tags: Tags) -> None:
+        was = self.shown(name)
+        if was.version_of(digest) is None:
+            number = 1 + max((version.number for version in was.versions), default=0)
+            made = ShownVersion(number, digest, {**_set(tags), "digest": digest})
+            self.copies[name] = replace(was, versions=(*was.versions, made))
+
+    def tag(self, name: str, digest: str | None, tags: Tags) -> None:
+        was = self.shown(name)
+        if digest is None:
+            self.copies[name] = replace(was, tags=_set({**was.tags, **tags}))
+            return
+        meant = self._version(name, digest)
+        told = replace(meant, tags=_set({**meant.tags, **tags}))
+        self.copies[name] = replace(was, versions=tuple(told if v is meant else v for v in was.versions))
+
+    def point(self, name: str, alias: str, digest: str | None) -> None:
+        was = self.shown(name)
+        aliases = {key: number for key, number in was.aliases.items() if key != alias}
+        if digest is not None:
+            aliases[alias] = self._version(name, digest).number
+        self.copies[name] = replace(was, aliases=aliases)
 
     def aliases(self, name: str) -> dict[str, str]:
-        return dict(self._aliases.get(name, {}))
+        return self.shown(name).digests()
 
-    def point(self, name: str, alias: str, digest: str | None) -> None:
-        if digest is None:
-            self._aliases.get(name, {}).pop(alias, None)
-            return
-        if digest not in self.versions.get(name, {}):
+    def _version(self, name: str, digest: str) -> ShownVersion:
+        version = self.shown(name).version_of(digest)
+        if version is None:
             raise _not_registered(name, digest)
-        self._aliases.setdefault(name, {})[alias] = digest
+        return version
 
 
 def _not_registered(name: str, digest: str) -> VersionUnknown:

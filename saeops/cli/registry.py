@@ -9,11 +9,13 @@ from saeops.cli.app import REGISTRY, app
 from saeops.cli.drift import standing, state_facts, state_json
 from saeops.cli.options import Json, Name, Reason, Root, Version, open_services
 from saeops.cli.show import say_facts, say_json, say_table
+from saeops.errors import TrackerUnreachable
 from saeops.params import load_params
 
 NO_RECIPE = "impossible: no recipe was kept, its code or data were only where it was built"
 
 if TYPE_CHECKING:
+    from saeops.services import Services
     from saeops.stages.walk import Moved
 
 
@@ -70,6 +72,7 @@ def _say_moved(moved: "Moved", *, dry_run: bool, as_json: bool) -> None:
 @app.command(rich_help_panel=REGISTRY)
 def status(
     name: Annotated[str | None, typer.Argument(help="A dictionary's name; none shows all.")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Ask MLflow whether its copy is up to date.")] = False,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
@@ -80,8 +83,10 @@ def status(
     store = services.store
     found = [registry.status(store, each) for each in ([name] if name else registry.names(store))]
     stands = {each.name: standing(services, each.name) for each in found}
+    copies = {each.name: _copy(services, each.name) for each in found if mlflow}
     if as_json:
-        say_json([{**each.to_json(), "standing": state_json(stands[each.name])} for each in found])
+        rows = [{**each.to_json(), "standing": state_json(stands[each.name])} for each in found]
+        say_json([{**row, "mlflow": copies.get(row["name"])} for row in rows])
         return
     if not found:
         typer.echo("nothing was promoted yet: saeops promote")
@@ -99,8 +104,21 @@ def status(
                 "restore": f"saeops checkout {each.name}@{each.sequence}" if each.recoverable else NO_RECIPE,
                 "pinned": "; ".join(f"{digest[:12]}: {why}" for digest, why in each.pinned.items()),
                 "unfinished": "; ".join(each.open_intent),
+                "MLflow": copies.get(each.name, ""),
             }
         )
+
+
+def _copy(services: "Services", name: str) -> str:
+    """How MLflow's copy of a name stands to the store, in words."""
+    try:
+        found = services.reconcile(name, dry_run=True)
+    except TrackerUnreachable as error:
+        return f"does not answer: {error.message}"
+    if not found.kept:
+        return "switched off"
+    behind = len(found.repairs)
+    return f"behind: {behind} to repair; saeops reconcile {name}" if behind else "up to date"
 
 
 @app.command(rich_help_panel=REGISTRY)
@@ -174,14 +192,26 @@ def unpin(name: Name, version: Version, root: Root = Path(), as_json: Json = Fal
 
 
 @app.command(rich_help_panel=REGISTRY)
-def reconcile(name: Name, root: Root = Path(), as_json: Json = False) -> None:
-    """Make MLflow's aliases tell what the store says, and say what was repaired."""
-    done = open_services(root, quiet=as_json).reconcile(name)
+def reconcile(
+    name: Name,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs, and change nothing.")] = False,
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Make MLflow's versions, aliases and tags tell what the store says, and say what was repaired."""
+    found = open_services(root, quiet=as_json).reconcile(name, dry_run=dry_run)
     if as_json:
-        say_json({"repaired": done})
+        say_json({**found.to_json(), "dry_run": dry_run})
         return
-    for line in done or ["nothing to repair"]:
-        typer.echo(line)
+    if not found.kept:
+        typer.echo("nothing to repair: SAEOPS_TRACKING is none, so no copy is kept")
+        return
+    if dry_run and found.repairs:
+        typer.echo("would repair:")
+    for line in found.repairs or ["nothing to repair"]:
+        typer.echo(f"  {line}" if dry_run and found.repairs else str(line))
+    for line in found.left:
+        typer.echo(f"left as it is: {line}")
 
 
 def _say_digest(what: str, digest: str, *, as_json: bool) -> None:

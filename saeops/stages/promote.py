@@ -21,6 +21,7 @@ from saeops.promotion.policy import PromotePolicy
 from saeops.promotion.protocol import Author, intent
 from saeops.promotion.state import SHORT, State
 from saeops.promotion.verdict import Verdict
+from saeops.stages.projecting import refuse
 from saeops.stages.records import read_state
 from saeops.stages.removals import being_removed, read_mark
 from saeops.stages.transfer import fetch, upload
@@ -122,6 +123,8 @@ def run(
     if not dry_run:
         # Before anything is refused: `saeops explain` tells of refusals as well.
         registry.store.put(keys.verdict_key(name, verdict.digest), verdict.to_bytes())
+        if verdict.outcome == "fail" and not force:
+            refuse(registry.projection, name, candidate.digest, verdict=verdict.digest)
     _check_outcome(verdict, force=force)
     if dry_run:
         return Moved(plan, None)

@@ -1,7 +1,6 @@
-"""What the registry says, and the small repairs: status, history, verify, pin, unpin, reconcile."""
+"""What the registry says, and what people say to it: status, history, verify, pin, unpin."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from saeops.digests import digest_bytes
@@ -10,12 +9,11 @@ from saeops.ports import ObjectStore
 from saeops.promotion import keys
 from saeops.promotion.journal import Step, broken
 from saeops.promotion.plan import settling
-from saeops.promotion.projection import alias_changes
 from saeops.promotion.protocol import Author
 from saeops.promotion.state import SHORT, Pin, State, no_champion, pin_owed
 from saeops.stages.records import change_pins, read_state
 from saeops.stages.removals import being_removed, read_mark
-from saeops.stages.transfer import fetch, find_digest, verify_stored
+from saeops.stages.transfer import find_digest, verify_stored
 from saeops.stages.walk import Registry, settle
 
 
@@ -199,27 +197,6 @@ def unpin(registry: Registry, name: str, version: str, *, author: Author) -> str
             hint=f"see `saeops history {name}`, then run the same command again if it is still wanted",
         )
     return digest
-
-
-def reconcile(registry: Registry, name: str, *, cache: Path, author: Author) -> list[str]:
-    """Make the readable copy tell what the store says; gives what was done, a line each.
-
-    Raises:
-        NameUnknown: the name has no champion.
-        IntegrityError: a bundle that must be registered again is not whole.
-    """
-    state = settle(registry, name, author)
-    if state.champion is None:
-        raise no_champion(name)
-    done = []
-    for change in alias_changes(state, registry.projection.aliases(name)):
-        if change.wanted is not None:
-            entry = state.promotion_of(change.wanted).entry
-            tags = {"sequence": str(entry.sequence), "operation": entry.operation, "forced": str(entry.forced)}
-            registry.projection.register(name, change.wanted, fetch(registry.store, change.wanted, cache), tags)
-        registry.projection.point(name, change.alias, change.wanted)
-        done.append(str(change))
-    return done
 
 
 def _version(store: ObjectStore, name: str, version: str) -> str:

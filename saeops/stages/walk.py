@@ -6,18 +6,19 @@ does: docs/formats/journal.md.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from saeops.errors import IntegrityError, LostRace, SaeopsError
+from saeops.errors import IntegrityError, LostRace
 from saeops.ports import ObjectStore, RegistryProjection
 from saeops.promotion import keys
 from saeops.promotion.journal import Entry, Outcome, Step
 from saeops.promotion.plan import Plan
-from saeops.promotion.projection import alias_changes
+from saeops.promotion.projection import Tags
 from saeops.promotion.protocol import Author, closing, fenced, next_step
 from saeops.promotion.state import SHORT, State, moved, pin_owed
+from saeops.stages.projecting import follow
 from saeops.stages.records import append, change_pins, close, put_pointer, read_pointer, read_state
 from saeops.stages.removals import Mark, being_removed, give_way, read_mark
 from saeops.stages.transfer import verify_stored
@@ -30,14 +31,20 @@ PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.4
 class Untold:
     """A readable copy that is left alone: `saeops reconcile` tells it later."""
 
-    def register(self, name: str, digest: str, bundle: Path, tags: Mapping[str, str]) -> None:
+    def shown(self, name: str) -> None:  # noqa: ARG002
+        return None
+
+    def register(self, name: str, digest: str, bundle: Path, tags: Tags) -> None:
+        pass
+
+    def tag(self, name: str, digest: str | None, tags: Tags) -> None:
+        pass
+
+    def point(self, name: str, alias: str, digest: str | None) -> None:
         pass
 
     def aliases(self, name: str) -> dict[str, str]:  # noqa: ARG002
         return {}
-
-    def point(self, name: str, alias: str, digest: str | None) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -138,23 +145,9 @@ def _finish(registry: Registry, step: Step, author: Author, bundle: Path | None,
     """Everything that follows a moved pointer; each part may have been done before."""
     name = step.entry.name
     change_pins(registry.store, name, lambda pins: pins.and_also(pin_owed(step)))
-    problem = project(registry, name, step.entry, bundle)
+    problem = follow(registry.store, registry.projection, name, step.entry.to_digest, bundle)
     _close(registry.store, step, "done", author, note=note)
     return problem
-
-
-def project(registry: Registry, name: str, entry: Entry, bundle: Path | None) -> str:
-    """Bring the readable copy's aliases up to date; the problem in words where that fails."""
-    try:
-        if bundle is not None:
-            tags = {"sequence": str(entry.sequence), "operation": entry.operation, "forced": str(entry.forced)}
-            registry.projection.register(name, entry.to_digest, bundle, tags)
-        for change in alias_changes(read_state(registry.store, name), registry.projection.aliases(name)):
-            registry.projection.point(name, change.alias, change.wanted)
-    except Exception as error:
-        # Whatever the tracker raises, the champion stands: the copy is repaired later.
-        return error.message if isinstance(error, SaeopsError) else f"{type(error).__name__}: {error}"
-    return ""
 
 
 def _close(store: ObjectStore, step: Step, outcome: Outcome, author: Author, *, note: str) -> None:

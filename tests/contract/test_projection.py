@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeops.adapters.mlflow import Connection
 from saeops.adapters.projection import (
     MemoryProjection,
     MlflowProjection,
@@ -15,6 +14,7 @@ from saeops.adapters.projection import (
 )
 from saeops.errors import VersionUnknown
 from saeops.ports import RegistryProjection
+from tests.mlflow_server import MlflowServer
 
 NAME = "tiny/blocks.1.resid_post"
 ONE, TWO = "1" * 64, "2" * 64
@@ -25,12 +25,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('tracking') / 'mlflow.db'}"
 
 
-@pytest.fixture(params=["memory", "mlflow"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("server", marks=pytest.mark.slow)])
 def projection(request: pytest.FixtureRequest, tmp_path: Path) -> RegistryProjection:
     if request.param == "memory":
         return MemoryProjection()
     # A database of its own costs seconds, so the tests share one and each takes a name of its own.
-    return MlflowProjection(request.getfixturevalue("address"), "projection", artifacts=tmp_path / "mlartifacts")
+    if request.param == "sqlite":
+        address = request.getfixturevalue("address")
+        return MlflowProjection(address, "projection", artifacts=tmp_path / "mlartifacts")
+    server: MlflowServer = request.getfixturevalue("mlflow_server")
+    return MlflowProjection(server.address, "projection", artifacts=tmp_path / "unused")
 
 
 @pytest.fixture
@@ -62,11 +66,38 @@ def test_an_alias_points_to_a_registered_digest(projection: RegistryProjection, 
 
 
 def test_registering_twice_is_registering_once(projection: RegistryProjection, name: str, bundle: Path) -> None:
-    projection.register(name, ONE, bundle, {})
-    projection.register(name, ONE, bundle, {})
+    projection.register(name, ONE, bundle, {"sequence": "1"})
+    projection.register(name, ONE, bundle, {"sequence": "2"})
     projection.point(name, "champion", ONE)
     assert projection.aliases(name) == {"champion": ONE}
-    assert versions(projection, name) == 1
+    (version,) = projection.shown(name).versions
+    assert (version.number, version.digest, version.tags) == (1, ONE, {"digest": ONE, "sequence": "1"})
+
+
+def test_tags_of_versions_and_of_the_name_are_set_and_removed(
+    projection: RegistryProjection, name: str, bundle: Path
+) -> None:
+    projection.register(name, ONE, bundle, {"sequence": "1", "verdict": None})
+    projection.tag(name, ONE, {"sequence": "2", "who": "ada"})
+    projection.tag(name, None, {"action": "promote", "reason": "it is better"})
+    projection.tag(name, ONE, {"who": None, "never": None})
+    projection.tag(name, None, {"reason": None})
+    shown = projection.shown(name)
+    assert shown.version_of(ONE).tags == {"digest": ONE, "sequence": "2"}
+    assert {tag: value for tag, value in shown.tags.items() if tag != "saeops.name"} == {"action": "promote"}
+    with pytest.raises(VersionUnknown, match="reconcile"):
+        projection.tag(name, TWO, {"sequence": "3"})
+
+
+def test_a_version_is_known_by_its_files_and_not_by_its_tags(
+    projection: RegistryProjection, name: str, bundle: Path
+) -> None:
+    projection.register(name, ONE, bundle, {})
+    projection.register(name, TWO, bundle, {})
+    projection.tag(name, ONE, {"digest": TWO})
+    assert [version.digest for version in projection.shown(name).versions] == [ONE, TWO]
+    projection.point(name, "champion", TWO)
+    assert projection.shown(name).aliases == {"champion": 2}
 
 
 def test_an_alias_can_be_removed_and_removed_again(
@@ -113,11 +144,3 @@ segment = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True)
 def test_names_survive_the_way_to_mlflow_and_back(name: str) -> None:
     assert not set("/:") & set(registered_name(name))
     assert dictionary_name(registered_name(name)) == name
-
-
-def versions(projection: RegistryProjection, name: str) -> int:
-    if isinstance(projection, MemoryProjection):
-        return len(projection.versions[name])
-    assert isinstance(projection, MlflowProjection)
-    connection: Connection = projection._connection
-    return len(connection.client.search_model_versions(f"name = '{registered_name(name)}'"))

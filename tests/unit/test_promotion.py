@@ -1,4 +1,4 @@
-"""The walk of promotion and rollback, on the store's fake; kills: tests/contract/test_killed_operations.py."""
+"""The walk of promotion and rollback, on the store's fake; kills are in test_promotion_kill.py."""
 
 import json
 from pathlib import Path
@@ -279,30 +279,6 @@ def test_a_projection_that_is_down_is_reported_and_stops_nothing(bundles: dict[s
     assert back(house, "op3").projection_problem
     assert champion(house) == bundles["a"].digest
     assert [row.outcome for row in registry.history(house.store, NAME)] == ["done"] * 3
-
-
-def test_reconcile_repairs_what_somebody_moved_and_says_what_it_did(house, bundles, tmp_path: Path):
-    put_up(house, bundles["a"], "op1")
-    put_up(house, bundles["b"], "op2")
-    house.projection.point(NAME, "champion", bundles["a"].digest)
-    house.projection.point(NAME, "previous", None)
-    house.projection.point(NAME, "candidate", bundles["b"].digest)
-    did = registry.reconcile(house, NAME, cache=tmp_path, author=author("op3"))
-    a, b = bundles["a"].digest, bundles["b"].digest
-    assert house.projection.aliases(NAME) == {"champion": b, "previous": a}
-    assert did == [
-        f"alias candidate: {b[:12]} → nothing",
-        f"alias champion: {a[:12]} → {b[:12]}",
-        f"alias previous: nothing → {a[:12]}",
-    ]
-    assert registry.reconcile(house, NAME, cache=tmp_path, author=author("op4")) == []
-
-
-def test_reconcile_fills_an_empty_projection_from_the_store(house, bundles, tmp_path: Path):
-    put_up(house, bundles["a"], "op1")
-    fresh = Registry(house.store, MemoryProjection(), patience_s=0)
-    registry.reconcile(fresh, NAME, cache=tmp_path, author=author("op2"))
-    assert fresh.projection.aliases(NAME) == {"champion": bundles["a"].digest}
 
 
 # ── races ───────────────────────────────────────────────────────────────────
