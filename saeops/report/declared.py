@@ -4,6 +4,7 @@ from saeops.diagnostics.concepts.metrics import ABSORPTION, PROBES
 from saeops.diagnostics.metrics import DENSITIES, FIDELITY, L0, RECONSTRUCTION
 from saeops.diagnostics.quality.metrics import QUALITY
 from saeops.drift.audit.metrics import AUDIT
+from saeops.drift.matching.metrics import BESIDE_SEEDS, CARRY_OVER, MATCHING
 from saeops.interventions.metrics import INTERVENTIONS
 from saeops.labelling.metrics import LABELS
 from saeops.report.rows import Declared
@@ -36,4 +37,10 @@ DECLARED = (
     ),
     Declared("Review", "What people said of a random sample of the labels.", REVIEW),
     Declared("Drift", "What of the dictionary still holds on another model, from `saeops audit`.", AUDIT),
+    Declared(
+        "Matching",
+        "What became of the latents of another dictionary in this one, from `saeops match`.",
+        (*MATCHING, *BESIDE_SEEDS),
+    ),
+    Declared("Carry-over", "Which labels of an older dictionary stand in this one.", CARRY_OVER),
 )
