@@ -55,7 +55,7 @@ def _say_verdict(verdict: "Verdict") -> None:
         ["", "gate", "seen", "n", "level", "to spare"],
         [
             [
-                f"{gate.outcome} (dry run)" if gate.dry_run else gate.outcome,
+                gate.told,
                 gate.requirement,
                 gate.seen,
                 gate.n,
@@ -67,7 +67,7 @@ def _say_verdict(verdict: "Verdict") -> None:
     )
     for gate in said.gates:
         if gate.outcome != "pass":
-            typer.echo(f"\n  {gate.outcome}: {gate.requirement}\n    {gate.reason}")
+            typer.echo(f"\n  {gate.told}: {gate.requirement}\n    {gate.reason}")
             if gate.change:
                 typer.echo(f"    → {gate.change}")
     typer.echo(f"\n{said.errors}")

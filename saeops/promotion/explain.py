@@ -18,6 +18,8 @@ class ExplainedGate:
 
     outcome: GateOutcome
     dry_run: bool
+    told: str
+    """The outcome, and whether it counted."""
     requirement: str
     seen: str
     """The judged figure, or the difference that was judged, with its bounds."""
@@ -58,6 +60,7 @@ def explain_gate(gate: GateResult) -> ExplainedGate:
     return ExplainedGate(
         outcome=gate.outcome,
         dry_run=gate.dry_run,
+        told=gate.told,
         requirement=gate.requirement,
         seen=_seen(gate, judged),
         n=f"{judged.n:,} {judged.unit}" if judged else "",
@@ -132,5 +135,7 @@ def _errors(verdict: Verdict) -> str:
     return (
         "A bundle that breaks a requirement passes at most "
         f"{100 * verdict.wrongly_passed:.2g} times in a hundred, however many gates there are; "
-        f"one that meets all of them fails at most {100 * verdict.wrongly_failed:.2g} times in a hundred."
+        f"one that meets all of them fails at most {100 * verdict.wrongly_failed:.2g} times in a hundred. "
+        "Budget (promote.family_error): any of the differences from champion and nulls misses its interval "
+        f"at most {100 * verdict.policy.family_error:.2g} times in a hundred."
     )

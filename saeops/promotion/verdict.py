@@ -49,6 +49,11 @@ class GateResult:
         return None if self.side is None else self.difference or self.value
 
     @property
+    def told(self) -> str:
+        """The outcome for people: a dry run's must not be taken for one that counted."""
+        return f"{self.outcome} (dry run)" if self.dry_run else self.outcome
+
+    @property
     def level(self) -> float | None:
         """How often such an interval holds the truth; None where there is no interval."""
         return None if self.judged is None or self.judged.low is None else self.judged.level
@@ -159,7 +164,7 @@ class Verdict:
 
     def explain(self) -> str:
         """Gate by gate, for people, a line each; saeops/promotion/explain.py says more."""
-        return "\n".join(f"  {gate.outcome:<14} {gate.requirement}: {gate.reason}" for gate in self.gates)
+        return "\n".join(f"  {gate.told:<14} {gate.requirement}: {gate.reason}" for gate in self.gates)
 
 
 def overall(gates: Iterable[GateResult]) -> VerdictOutcome:

@@ -9,6 +9,7 @@ from saeops.adapters.projection import MemoryProjection
 from saeops.adapters.stores import MemoryStore
 from saeops.errors import FormatUnknown, GateRefused, JournalBroken, NameUnknown, UsageError, VersionUnknown
 from saeops.promotion.explain import explain, explain_gate, samples_needed
+from saeops.promotion.policy import PromotePolicy
 from saeops.promotion.verdict import GateResult, Verdict
 from saeops.stages import explain as stage
 from saeops.stages import promote, rollback
@@ -158,3 +159,16 @@ def test_a_verdict_of_a_newer_saeops_is_refused():
     data = json.loads((GOLDEN / "verdict-2.json").read_bytes())
     with pytest.raises(FormatUnknown, match="format 3"):
         Verdict.from_json(data | {"format": 3})
+
+
+def test_a_dry_run_is_never_told_as_one_that_counted_and_the_error_budget_is():
+    tried = GateResult("l0", "l0 at most 3", None, None, "fail", "it is 4", dry_run=True)
+    counted = GateResult("l0", "l0 at most 5", None, None, "fail", "it is 6")
+    verdict = Verdict("fail", "b" * 64, None, (tried, counted), "e" * 64, PromotePolicy(family_error=0.02))
+    assert verdict.explain().splitlines() == [
+        "  fail (dry run) l0 at most 3: it is 4",
+        "  fail           l0 at most 5: it is 6",
+    ]
+    said = explain(verdict)
+    assert [gate.told for gate in said.gates] == ["fail (dry run)", "fail"]
+    assert "misses its interval at most 2 times in a hundred" in said.errors
