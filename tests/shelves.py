@@ -41,7 +41,7 @@ def named_bundle(folder: Path, text: str) -> Bundle:
     return open_bundle(folder)
 
 
-def put_up(house: Registry, name: str, folder: Path, operation: str) -> Moved:
+def put_up(house: Registry, name: str, folder: Path, operation: str, *, forced: bool = False) -> Moved:
     """What `stages.promote` does once the verdict is a pass, without the tables that judging reads."""
     digest = json.loads((folder / MANIFEST).read_bytes())["digest"]
     who = author(operation)
@@ -53,7 +53,7 @@ def put_up(house: Registry, name: str, folder: Path, operation: str) -> Moved:
     if seen is not None and seen.removal.phase == "marked":
         raise being_removed(seen, name)
     upload(house.store, folder, digest, again=seen is not None)
-    entry = intent(state, who, action="promote", to_digest=digest, reason="", verdict=None)
+    entry = intent(state, who, action="promote", to_digest=digest, reason="", verdict=None, forced=forced)
     return move(house, state, plan, entry, who, seen=seen)
 
 

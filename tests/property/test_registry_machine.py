@@ -50,13 +50,18 @@ class Champions(RuleBasedStateMachine):
         self.operations = 0
         self.journal: list[bytes] = []
         self.claimed: set[str] = set()
+        self.forced: set[str] = set()
         self.pinned_by_hand: set[str] = set()
 
     # ── what callers do ─────────────────────────────────────────────────────
 
+    @rule(letter=letters, forced=st.booleans(), dies=moments)
+    def promote(self, letter: str, forced: bool, dies: int | None) -> None:
+        self._act(self._promotion(letter, forced=forced), dies)
+
     @rule(letter=letters, dies=moments)
-    def promote(self, letter: str, dies: int | None) -> None:
-        self._act(self._promotion(letter), dies)
+    def roll_back_to_a_digest(self, letter: str, dies: int | None) -> None:
+        self._act(self._rollback(self.digest[letter][:8]), dies)
 
     @rule(to=st.sampled_from(["previous", "1", "2", "3"]), dies=moments)
     def roll_back(self, to: str, dies: int | None) -> None:
@@ -83,11 +88,15 @@ class Champions(RuleBasedStateMachine):
 
     @rule(letter=letters, dies=moments)
     def unpin(self, letter: str, dies: int | None) -> None:
-        def act(house: Registry, operation: str) -> None:
-            registry.unpin(house, NAME, self.digest[letter], author=author(operation))
-
         self.pinned_by_hand.discard(self.digest[letter])
-        self._act(act, dies)
+        self._act(self._unpinning(letter), dies)
+
+    @rule(letter=letters, at=st.integers(1, 40), first=st.booleans())
+    def an_unpinning_and_a_rollback(self, letter: str, at: int, first: bool) -> None:
+        pair = [self._unpinning(letter), self._rollback("previous")]
+        outer, inner = pair if first else pair[::-1]
+        self.pinned_by_hand.discard(self.digest[letter])
+        self._act(outer, at, meanwhile=inner)
 
     @rule(letter=letters, to=st.sampled_from(["previous", "1", "2"]), at=st.integers(1, 40), first=st.booleans())
     def two_at_once(self, letter: str, to: str, at: int, first: bool) -> None:
@@ -101,10 +110,18 @@ class Champions(RuleBasedStateMachine):
         outer, inner = pair if first else pair[::-1]
         self._act(outer, at, meanwhile=inner)
 
-    def _promotion(self, letter: str) -> "Act":
+    def _promotion(self, letter: str, *, forced: bool = False) -> "Act":
         def act(house: Registry, operation: str) -> None:
-            if put_up(house, NAME, self.folder[letter], operation).entry is not None:
+            if forced:
+                self.forced.add(operation)
+            if put_up(house, NAME, self.folder[letter], operation, forced=forced).entry is not None:
                 self.claimed.add(operation)
+
+        return act
+
+    def _unpinning(self, letter: str) -> "Act":
+        def act(house: Registry, operation: str) -> None:
+            registry.unpin(house, NAME, self.digest[letter], author=author(operation))
 
         return act
 
@@ -162,6 +179,13 @@ class Champions(RuleBasedStateMachine):
         assert self.claimed <= set(done)
         if state.journal.steps:
             registry.history(self.shelf, NAME, verify=True)
+
+    @invariant()
+    def a_forced_champion_shows_for_as_long_as_it_is_one(self) -> None:
+        state = read_state(self.shelf, NAME)
+        if state.champion is not None:
+            shown = registry.status(self.shelf, NAME).forced
+            assert shown == (state.promotion_of(state.champion).entry.operation in self.forced)
 
     @invariant()
     def what_a_person_pinned_stays_pinned_and_was_not_removed_since(self) -> None:
