@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from saeops.activations.reader import ActivationSet
+    from saeops.adapters.finetune import Finetuned
     from saeops.adapters.mlflow import MlflowTracker, NullTracker
     from saeops.dictionary.compare import Comparison
     from saeops.dictionary.inspect import Inspected
@@ -413,6 +414,21 @@ class Services:
         dictionary = load.run(meant, store=self.store, cache=self.settings.cache)
         model = self.model(params.model)
         return inspect.run(text, dictionary=dictionary, model=model, min_confidence=min_confidence)
+
+    def finetune_demo(self, params: Params, to: Path, *, kind: str, steps: int, lr: float) -> "Finetuned":
+        """A new version of the model, fine-tuned on documents of one kind that were not harvested."""
+        from saeops.activations.reader import ActivationSet
+        from saeops.adapters.finetune import Recipe, finetune, of_one_kind
+        from saeops.adapters.model_source import resolve_model
+
+        seen = set(ActivationSet.open(self.space.activations).documents["sha256"])
+        recipe = Recipe(steps=steps, lr=lr, seed=params.seed)
+        documents = of_one_kind(
+            self.corpus(params.corpus).documents(), kind, seen=seen, limit=recipe.batch_windows * steps
+        )
+        with self._watching("finetune-demo", params) as watch:
+            folder = resolve_model(self._here(params.model), self.settings.cache, self._say)
+            return finetune(folder, documents, self.settings.root / to, recipe, watch=watch)
 
     def compare(self, first: str, second: str) -> "Comparison":
         """Two dictionaries side by side; needs the store, or nothing where both are folders."""

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 # In the order in which help shows them.
 from saeops.cli import stages, foreign, review, judging, registry, gc, checkout  # isort: skip
-from saeops.cli import inspect, compare, audit, match, drift, look  # isort: skip
+from saeops.cli import inspect, compare, audit, match, drift, look, finetune  # isort: skip
 from saeops.cli.app import app, one_clear_error
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "checkout",
     "compare",
     "drift",
+    "finetune",
     "foreign",
     "gc",
     "inspect",
