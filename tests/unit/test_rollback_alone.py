@@ -13,10 +13,10 @@ from saeops.errors import VersionUnknown
 from saeops.stages import registry, rollback
 from saeops.stages.records import read_state
 from saeops.stages.transfer import upload
-from saeops.stages.walk import Registry
+from saeops.stages.walk import Registry, Untold
 from tests.bundles import NAME, author
 from tests.seaweed import Seaweed
-from tests.shelves import put_up, small_bundle
+from tests.shelves import InterruptedStore, put_up, small_bundle
 
 OTHER = "other/blocks.0.mlp_out"
 
@@ -156,3 +156,22 @@ def test_a_version_of_another_name_is_no_target_and_that_name_is_told(tmp_path: 
     with pytest.raises(VersionUnknown, match=f"is a version of {OTHER}"):
         rollback.run(NAME, to=digest["c"][:9], registry=house, author=author("back"), reason="try")
     assert house.store.list("") == before
+
+
+def operations_of_a_rollback(tmp_path: Path, versions: int) -> int:
+    store = InterruptedStore()
+    house = Registry(store, Untold(), patience_s=0)
+    for number in range(versions):
+        folder = tmp_path / f"{versions}-{number}"
+        small_bundle(folder, str(number))
+        put_up(house, NAME, folder, f"op-{number}")
+    store.interrupt(-1, lambda: None)
+    rollback.run(NAME, registry=house, author=author("back"), reason="it misfires")
+    return store.operations
+
+
+def test_a_rollback_reads_the_journal_once_and_asks_little_more(tmp_path: Path):
+    few, many = (operations_of_a_rollback(tmp_path, versions) for versions in (4, 24))
+    # What keeps it under five seconds on a store that answers within some ten milliseconds.
+    assert many - few == 2 * 20, "an entry and its closing, once"
+    assert few < 2 * 4 + 25
