@@ -12,8 +12,8 @@ from saeops.promotion.explain import explain
 from saeops.promotion.journal import Entry
 from saeops.promotion.state import SHORT, State, no_champion
 from saeops.promotion.verdict import Verdict
-from saeops.stages.promote import read_verdict
 from saeops.stages.records import read_state
+from saeops.stages.verdicts import read_verdict
 
 _VERDICT = re.compile(r"names/(.+)/verdicts/([0-9a-f]{64})\.json")
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")

@@ -12,9 +12,9 @@ from saeops.ports import ObjectStore
 from saeops.promotion.state import State
 from saeops.promotion.verdict import Verdict
 from saeops.stages.drift_records import read_incidents
-from saeops.stages.promote import read_verdict
 from saeops.stages.records import read_state
 from saeops.stages.state import where
+from saeops.stages.verdicts import read_verdict
 
 HELP = {
     "saeops_registry_readable": "1: the name's records can be trusted; 0: they cannot, and nothing else is told",

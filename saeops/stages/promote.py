@@ -1,12 +1,10 @@
 """Promotion: judge a bundle, then make it champion."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from saeops.diagnostics.metrics import METRICS as DIAGNOSTICS
 from saeops.dictionary.bundle import Bundle, open_bundle
-from saeops.digests import digest_bytes
 from saeops.errors import GateRefused, LostRace, UsageError
 from saeops.interventions.metrics import METRICS as EFFECTS
 from saeops.labelling.metrics import METRICS as LABELS
@@ -14,7 +12,6 @@ from saeops.metrics import Better, Metric
 from saeops.ports import ObjectStore
 from saeops.promotion import keys
 from saeops.promotion.evidence import gather
-from saeops.promotion.journal import broken
 from saeops.promotion.judge import judge
 from saeops.promotion.plan import plan_promotion
 from saeops.promotion.policy import PromotePolicy
@@ -25,6 +22,7 @@ from saeops.stages.projecting import refuse
 from saeops.stages.records import read_state
 from saeops.stages.removals import being_removed, read_mark
 from saeops.stages.transfer import fetch, upload
+from saeops.stages.verdicts import read_verdict
 from saeops.stages.walk import Moved, Registry, move, settle
 
 METRICS: Mapping[str, Metric] = {**DIAGNOSTICS, **LABELS, **EFFECTS}
@@ -70,22 +68,6 @@ def recorded_verdict(store: ObjectStore, state: State, digest: str) -> Verdict:
     entry = state.promotion_of(digest).entry
     assert entry.verdict is not None, "every promotion names its verdict"
     return read_verdict(store, state.name, entry.verdict)
-
-
-def read_verdict(store: ObjectStore, name: str, digest: str) -> Verdict:
-    """A verdict as it was given.
-
-    Raises:
-        JournalBroken: it is missing, or was changed.
-        FormatUnknown: written by a newer saeops.
-    """
-    where = f"{name}: the verdict {digest[:SHORT]}"
-    found = store.get(keys.verdict_key(name, digest))
-    if found is None:
-        raise broken(where, "is missing")
-    if digest_bytes(found.data) != digest:
-        raise broken(where, "was changed after it was given")
-    return Verdict.from_json(json.loads(found.data))
 
 
 def run(

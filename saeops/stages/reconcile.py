@@ -11,9 +11,9 @@ from saeops.promotion.projection import Register, Repair, Shown, Wanted, as_json
 from saeops.promotion.protocol import Author
 from saeops.promotion.state import SHORT, State, no_champion
 from saeops.stages.projecting import apply, wanted_now
-from saeops.stages.promote import read_verdict
 from saeops.stages.records import read_state
 from saeops.stages.transfer import fetch
+from saeops.stages.verdicts import read_verdict
 from saeops.stages.walk import Registry, settle
 
 
