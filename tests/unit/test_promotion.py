@@ -1,4 +1,4 @@
-"""The walk of promotion and rollback, on the store's fake; kills are in test_promotion_kill.py."""
+"""The walk of promotion and rollback, on the store's fake; kills: tests/contract/test_killed_operations.py."""
 
 import json
 from pathlib import Path
