@@ -297,3 +297,10 @@ def test_a_new_model_makes_an_audit_due_at_once(checkout: Checkout) -> None:
     checkout.store.put(keys.model_key(NAME, NEW), seen(NEW, minutes(5)).to_bytes())
     finding = Services(Settings.from_environment(checkout.root)).situation(NAME).finding
     assert (finding.state, finding.next) == ("audit due", f"saeops audit {NAME} --model models/{NEW[:4]}")
+
+
+def test_the_policy_is_no_part_of_how_a_bundle_was_made(tmp_path: Path) -> None:
+    """So that an edit of it loses no review, which is bound to the bundle's digest."""
+    plain = tiny_bundle(tmp_path / "a", seed=1)
+    other = tiny_params(retrain={"audit_every_days": 7, "rollback_on_drift": True})
+    assert tiny_bundle(tmp_path / "b", seed=1, params=other).digest == plain.digest
