@@ -12,7 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from saeops.adapters.mlflow import MlflowTracker, NullTracker, flatten
+from saeops.adapters.s3 import open_s3
 from saeops.errors import NonFinite
+from tests.mlflow_server import MlflowServer
+from tests.seaweed import BUCKET, Seaweed
 
 matplotlib.use("Agg")
 
@@ -62,6 +65,33 @@ def test_figures_and_files_are_kept_in_the_artifact_folder(tracker: MlflowTracke
         run.file(tmp_path / "metrics.json")
     kept = {path.name for path in (tmp_path / "artifacts").rglob("*") if path.is_file()}
     assert kept == {"densities.png", "metrics.json"}
+
+
+@pytest.mark.slow
+def test_a_runs_files_go_through_the_server_to_s3(
+    mlflow_server: MlflowServer, s3_server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"loss": 1}')
+    tracker = MlflowTracker(mlflow_server.address, "on a server", artifacts=tmp_path / "unused")
+    with (
+        tracker.run("build") as build,
+        tracker.run("train", parent=build.run_id, params={"train": {"k": 32}}) as run,
+    ):
+        run.metrics({"loss": 0.5}, step=1)
+        run.figure("densities", Figure())
+        run.file(tmp_path / "metrics.json")
+    found = runs(tracker)["train"]
+    assert found.info.status == "FINISHED"
+    assert found.data.params["train.k"] == "32"
+    assert found.data.metrics == {"loss": 0.5}
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json"}, "nothing is kept beside the client"
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    store = open_s3(f"s3://{BUCKET}/mlflow")
+    kept = {key.rpartition("/artifacts/")[2]: key for key in store.list("") if run.run_id in key}
+    assert set(kept) == {"figures/densities.png", "metrics.json"}
+    assert store.get(kept["metrics.json"]).data == b'{"loss": 1}'
 
 
 def test_data_sets_are_logged_with_their_digests(tracker: MlflowTracker) -> None:
