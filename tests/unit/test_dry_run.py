@@ -1,6 +1,5 @@
 """A dry rollback prints each key that the real one writes, wherever somebody before was cut off."""
 
-
 import pytest
 
 from saeops.adapters.stores import MemoryStore
