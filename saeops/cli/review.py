@@ -102,6 +102,8 @@ def _show_review_row(row: "ReviewRow") -> None:
         f"  confidence {row.confidence:.2f}  finds {row.tpr[0]:.0%}–{row.tpr[1]:.0%} of its snippets, "
         f"turns down {row.tnr[0]:.0%}–{row.tnr[1]:.0%} of others  effect {effect}"
     )
+    for line in row.before:
+        console.print(f"  before: {line}", style="dim", markup=False)
     for context in row.contexts:
         console.print(_highlighted(context), overflow="ellipsis", no_wrap=True)
     if row.decided is not None:

@@ -40,6 +40,11 @@ class Bundle:
         """labels.parquet as the labellers left it, decisions not applied."""
         return pd.read_parquet(self.path / "labels" / "labels.parquet")
 
+    def carried(self) -> pd.DataFrame | None:
+        """What became of an older dictionary's labels; None where it was not asked."""
+        path = self.path / "labels" / "carried.parquet"
+        return pd.read_parquet(path) if path.exists() else None
+
     def latents(self) -> pd.DataFrame:
         """The catalog's row a latent."""
         return pd.read_parquet(self.path / "catalog" / "latents.parquet")

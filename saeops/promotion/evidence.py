@@ -138,7 +138,17 @@ def queue_of(bundle: Bundle) -> tuple[QueueItem, ...]:
         config=ReviewConfig.model_validate(params["review"]),
         trusted=float(params["promote"]["trusted_confidence"]),
         digest=bundle.candidate,
+        dropped=_dropped(bundle),
     )
+
+
+def _dropped(bundle: Bundle) -> set[int]:
+    """Latents that an older dictionary's label was dropped from."""
+    carried = bundle.carried()
+    if carried is None:
+        return set()
+    fallen = carried[(carried["outcome"] == "dropped") & carried["latent"].notna()]
+    return set(fallen["latent"].astype(int))
 
 
 def _plain(figures: Mapping[str, Interval]) -> dict[str, Any]:

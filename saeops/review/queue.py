@@ -13,7 +13,7 @@ A label is worth a look when its latent carries much, and when its evidence is
 thin or so close to the trusted threshold that a person could tip it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -24,7 +24,7 @@ from saeops.review.config import ReviewConfig
 if TYPE_CHECKING:
     import pandas as pd
 
-Why = Literal["priority", "random"]
+Why = Literal["dropped", "priority", "random"]
 
 EFFECT_RATIO_LIMIT = 4.0
 """One noisy effect moves a label's impact by at most this factor, either way."""
@@ -37,7 +37,7 @@ class QueueItem:
     latent: int
     label_version: str
     why: Why
-    """`priority`: among the highest; `random`: drawn from the rest."""
+    """`dropped`: instead of an older dictionary's label; `priority`: among the highest; `random`: of the rest."""
     priority: float
     impact: float
     uncertainty: float
@@ -51,8 +51,9 @@ def review_queue(
     config: ReviewConfig,
     trusted: float,
     digest: str,
+    dropped: Collection[int] = (),
 ) -> tuple[QueueItem, ...]:
-    """Labels by falling priority, then a random sample of the rest in order of latent.
+    """Labels in the place of dropped ones, others by falling priority, a random sample of the rest by latent.
 
     Args:
         labels: a bundle's labels.parquet; only chosen labels that have a text are queued.
@@ -60,13 +61,16 @@ def review_queue(
         effects: latent → measured effect in nats (see `measured_effects`).
         trusted: confidence from which a feature is trusted.
         digest: the bundle's digest: the same bundle always gets the same queue.
+        dropped: latents whose label of an older dictionary was not carried over.
     """
     ranked = _ranked(labels, latents, effects, trusted=trusted)
+    instead = [item for item in ranked if item.latent in set(dropped)][: config.by_dropped]
+    ranked = [item for item in ranked if item not in instead]
     first, rest = ranked[: config.by_priority], ranked[config.by_priority :]
     generator = np.random.default_rng(int(digest[:16], 16))
     drawn = generator.permutation(len(rest))[: config.at_random]
     sample = sorted((rest[i] for i in drawn), key=lambda item: item.latent)
-    return (*_with_reason(first, "priority"), *_with_reason(sample, "random"))
+    return (*_with_reason(instead, "dropped"), *_with_reason(first, "priority"), *_with_reason(sample, "random"))
 
 
 def measured_effects(effects: "pd.DataFrame") -> dict[int, float]:

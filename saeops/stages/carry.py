@@ -8,7 +8,7 @@ import pandas as pd
 
 from saeops.activations.reader import ActivationSet
 from saeops.dictionary.bundle import Bundle
-from saeops.drift.matching.carried import CARRIED, history_of, remarks_of
+from saeops.drift.matching.carried import history_of, remarks_of
 from saeops.drift.matching.carry import Dropped, Offer, OldLabel, Remark, offers
 from saeops.drift.matching.schema import KIND, TABLE, MatchTable
 from saeops.errors import ModelMismatch
@@ -107,9 +107,8 @@ def old_labels(bundle: Bundle) -> list[OldLabel]:
 
 def _carried_before(bundle: Bundle) -> dict[tuple[int, str], Mapping[Any, Any]]:
     """(latent, version) → how that label came into the bundle, where it was carried over."""
-    path = bundle.path / "labels" / CARRIED
-    if not path.exists():
+    table = bundle.carried()
+    if table is None:
         return {}
-    table = pd.read_parquet(path)
     rows = table[table["outcome"] == "carried"].to_dict("records")
     return {(int(row["latent"]), str(row["version"])): row for row in rows}

@@ -1,14 +1,15 @@
 """Review of a bundle's labels: what to look at, what was said, what it adds up to."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from saeops.dictionary.bundle import open_bundle
+from saeops.dictionary.bundle import Bundle, open_bundle
 from saeops.errors import ReviewInvalid
 from saeops.ports import ReviewLedger
 from saeops.promotion.evidence import queue_of
@@ -51,6 +52,8 @@ class ReviewRow:
     contexts: tuple[ShownContext, ...]
     """Half the strongest, half from the lower activation quantiles."""
     decided: Decision | None
+    before: tuple[str, ...] = ()
+    """What reviewers said on earlier dictionaries of the label it was carried from, or instead of: evidence."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,33 @@ def queue(bundle: Path, ledger: ReviewLedger, *, texts: Texts | None = None) -> 
     decisions = decisions_on(entries, opened.candidate)
     labels = {(int(r["latent"]), str(r["version"])): r for r in opened.labels().to_dict("records")}
     contexts = _contexts(bundle, [item.latent for item in items], texts or _numbers)
+    before = _said_before(opened)
     rows = tuple(
-        _row(item, labels[key], effects.get(item.latent), contexts[item.latent], decisions.get(key))
+        replace(
+            _row(item, labels[key], effects.get(item.latent), contexts[item.latent], decisions.get(key)),
+            before=before.get(item.latent, ()),
+        )
         for item in items
         if (key := (item.latent, item.label_version))
     )
     return Review(opened.candidate, rows, review_outcome(items, entries, bundle=opened.candidate))
+
+
+def _said_before(bundle: Bundle) -> dict[int, tuple[str, ...]]:
+    """Latent → a line on its label in the older dictionary, then one each that reviewers said of it."""
+    table = bundle.carried()
+    if table is None:
+        return {}
+    found = {}
+    for row in table[table["latent"].notna()].to_dict("records"):
+        fate = "carried over" if row["outcome"] == "carried" else f"dropped: {row['reason']}"
+        origin = f"latent {row['from_latent']} of {row['from_bundle'][:12]}"
+        said = [f"{origin}: {row['text']} ({row['old_confidence']:.2f}), {fate}"]
+        for remark in json.loads(row["remarks"]):
+            better = f" to {remark['text']}" if remark["text"] else ""
+            said.append(f"{remark['reviewer']} said {remark['verdict']}{better} on {remark['bundle'][:12]}")
+        found[int(row["latent"])] = tuple(said)
+    return found
 
 
 def outcome(bundle: Path, ledger: ReviewLedger) -> ReviewOutcome:

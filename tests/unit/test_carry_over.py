@@ -10,10 +10,21 @@ import pandas as pd
 import pytest
 
 from saeops.activations.reader import ActivationSet
+from saeops.adapters.ledger import MemoryLedger
 from saeops.adapters.models import TransformersModel
 from saeops.dictionary.bundle import Bundle
 from saeops.drift.matching.carried import CARRIED, CarriedTable, carried_frame, carried_over
-from saeops.drift.matching.carry import Carried, Dropped, Offer, OldLabel, Origin, carried_row, offers, settle
+from saeops.drift.matching.carry import (
+    Carried,
+    Dropped,
+    Offer,
+    OldLabel,
+    Origin,
+    Remark,
+    carried_row,
+    offers,
+    settle,
+)
 from saeops.drift.matching.config import CarryConfig
 from saeops.drift.matching.match import match
 from saeops.drift.matching.schema import match_frame
@@ -28,15 +39,16 @@ from saeops.refs import Workspace
 from saeops.review.outcome import decisions_on
 from saeops.sae.canonical import Sae
 from saeops.sealed import open_sealed, seal
-from saeops.stages import label, train
+from saeops.stages import label, review, train
 from saeops.stages import match as match_stage
 from saeops.stages.carry import Carrying, old_labels, prepare
 from saeops.stages.matchable import Matchable
-from saeops.tables import check_table, read_table
+from saeops.tables import check_table, read_table, write_table
 from tests.bundles import decisions
 from tests.diagnosing import without_controls
 from tests.planted_drift import plant_drift
 from tests.tiny import RecordingWatch, tiny_params
+from tests.unit.test_review_stage import write_bundle
 
 OLD = "a" * 64
 CONFIG = CarryConfig(least_confidence=0.3, most_loss=0.3)
@@ -233,3 +245,18 @@ def test_labels_matched_to_another_sae_are_refused(
     other = Bundle(old.root / "artifacts", "d" * 64, {})
     with pytest.raises(ModelMismatch, match="not dddd"):
         prepare(other, match_stage.Ref.of(open_sealed(new.match, kind="match")))
+
+
+def test_latents_whose_old_label_fell_are_queued_first_with_what_was_said_of_it(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    remark = Remark(OLD, 3, "edit", "a better one", "because", "ada", "2026-03-01T12:00:00+00:00")
+    old = replace(old_label(3), remarks=(remark,))
+    settled = settle(replace(offer(), old=old, latent=0), 0.0, CONFIG)
+    frame = carried_frame([carried_row(settled, bundle=OLD, trusted=0.3)])
+    write_table(frame, bundle / "labels" / CARRIED, CarriedTable, rows=1)
+    seal(bundle, kind="bundle", version=1, inputs={}, summary={})
+    first, *rest = review.queue(bundle, MemoryLedger()).rows
+    assert (first.latent, first.why, first.decided) == (0, "dropped", None)
+    assert "word 3 (0.80), dropped: carried confidence 0.00 is below 0.3" in first.before[0]
+    assert first.before[1] == f"ada said edit to a better one on {OLD[:12]}"
+    assert all(row.why != "dropped" and not row.before for row in rest)
