@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast check format ui clean
+.PHONY: help setup run story test test-fast check format ui clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ $(VENV)/ready: requirements.lock pyproject.toml
 
 run: setup ## the whole pipeline on a real model (PROFILE=small|default|full, ARGS="--set train.k=64")
 	$(BIN)/python -m flows build --profile $(PROFILE) $(ARGS)
+
+story: setup ## a model changes: build, promote, fine-tune, audit, retrain, promote, roll back, on real weights
+	$(BIN)/python -m examples.story $(ARGS)
 
 test: setup ## every test (WORKERS=2 processes)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)

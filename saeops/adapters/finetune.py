@@ -31,6 +31,7 @@ MIN_CHARS, MAX_CHARS = 200, 4000
 HELD_OUT_EVERY = 8
 """Of the documents, one in so many is never trained on and tells what was learnt."""
 HELD_OUT_DOCUMENTS = 24
+RESAMPLES = 1000
 WARMUP = 0.1
 """Share of the steps over which the learning rate rises; then it falls to 0."""
 
@@ -61,6 +62,10 @@ class Finetuned:
     after: Interval
     difference: Interval
     """after − before, paired by document."""
+
+    def to_json(self) -> dict[str, Any]:
+        figures = {name: getattr(self, name).to_json() for name in ("before", "after", "difference")}
+        return {"path": str(self.path), "documents": self.documents, "tokens": self.tokens, **figures}
 
 
 def of_one_kind(documents: Iterable[Document], kind: str, *, seen: Collection[str], limit: int) -> list[Document]:
@@ -108,14 +113,14 @@ def finetune(
     tokens = learner.learn([w for w in windows if w.document % HELD_OUT_EVERY], watch)
     after = learner.losses(held_out, "held out, after", watch)
     learner.save(to)
-    draw = {"resamples": 1000, "seed": recipe.seed}
+    seed = recipe.seed
     return Finetuned(
         to,
         len(documents),
         tokens,
-        ratio_interval(*before, **draw),
-        ratio_interval(*after, **draw),
-        difference_interval(after, before, **draw),
+        ratio_interval(*before, resamples=RESAMPLES, seed=seed),
+        ratio_interval(*after, resamples=RESAMPLES, seed=seed),
+        difference_interval(after, before, resamples=RESAMPLES, seed=seed),
     )
 
 
@@ -154,7 +159,7 @@ class _Learner:
                 loss = loss_BW.sum() / counts_BW.sum()
                 if not bool(torch.isfinite(loss)):
                     raise NonFinite(f"the loss at step {step + 1} is NaN or infinite", hint="give a lower --lr")
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 clip_grad_norm_(self._model.parameters(), 1.0)
                 optimiser.step()
                 schedule.step()

@@ -1,0 +1,1 @@
+"""Examples: they use saeops as anybody would."""
