@@ -141,14 +141,19 @@ class World:
             llm=lambda: llm,
         )
 
+    def checkout(self, model: Path) -> Path:
+        """Where this version is audited."""
+        return self.root / "checkouts" / model.name
+
     def audit(
         self, model: Path, *, watch: Any = None, minutes: int = 0, seed: int = 0, name: str = NAME
     ) -> Audited:
         params = self.params.model_copy(update={"seed": seed})
+        # A checkout a version: what was audited once in this world stands.
         return audit.run(
             name,
             params,
-            Workspace(root=self.root),
+            Workspace(root=self.checkout(model)),
             new=ModelParams(ref=str(model), sha256=None, device="cpu"),
             clients=self.clients(),
             author=author("audit", minutes=minutes),
