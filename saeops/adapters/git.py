@@ -80,6 +80,10 @@ class GitCli:
         Raises:
             UsageError: git refuses.
         """
+        lock = self._run("rev-parse", "--path-format=absolute", "--git-path", "index.lock", at=folder)
+        if lock is not None:
+            # A killed git leaves it, and nobody else works in a folder that is being restored.
+            Path(lock.strip()).unlink(missing_ok=True)
         if self._run("checkout", "--quiet", "--force", "--detach", commit, at=folder) is None:
             raise UsageError(
                 f"git does not check {commit[:SHORT]} out in {folder}",
