@@ -578,6 +578,8 @@ class Services:
         return gauges.gather(self.store, chosen, self._policy(), _now(), backlog=self._backlog())
 
     def _backlog(self) -> dict[str, int]:
+        if not self.space.bundle.is_dir():
+            return {}
         from saeops.dictionary.bundle import open_bundle
         from saeops.errors import SaeopsError
         from saeops.stages import review
