@@ -108,9 +108,8 @@ def _retrained(kept: Mapping[str, Any], artifacts: Path) -> tuple[tuple[str, ...
         )
         pictures.append(starts(figures["warm"], figures["fresh"]))
     carried = read_metrics(artifacts / "labels" / "metrics.json")
-    for name in ("carry_over_coverage", "carry_over_confidence"):
-        if name in carried:
-            sentences.append(f"{name.replace('_', ' ').capitalize()}: {carried[name]}.")
+    shown = [name for name in ("carry_over_coverage", "carry_over_confidence") if name in carried]
+    sentences += [f"{name.replace('_', ' ').capitalize()}: {carried[name]}." for name in shown]
     sentences.append(f"The new champion: {_short(kept['champion_v2'])}.")
     return tuple(sentences), tuple(pictures)
 

@@ -115,10 +115,13 @@ class ActivationSet:
     def facts(self, split: str, number: str) -> list[ShardFacts]:
         """What is known of one piece's shards, site by site."""
         table = self._shard_table
-        rows = table[(table["split"] == split) & (table["shard"] == int(number))].to_dict("records")
-        names = [shard_name(row["site"], split, int(number)) for row in rows]
-        digests = [self.sealed.files[name]["sha256"] for name in names]
-        return [ShardFacts(**row, sha256=digest) for row, digest in zip(rows, digests, strict=True)]
+        rows = table[(table["split"] == split) & (table["shard"] == int(number))]
+        found = []
+        for row in rows.to_dict("records"):
+            known = {str(name): value for name, value in row.items()}
+            name = shard_name(known["site"], split, int(number))
+            found.append(ShardFacts(**known, sha256=self.sealed.files[name]["sha256"]))
+        return found
 
     def read(self, shard: Shard, start: int = 0, stop: int | None = None) -> TokenBatch:
         """Tokens `start` to `stop` of one shard, in the precision they are stored in.
