@@ -18,6 +18,8 @@ from saeops.drift.audit.sums import Exposed
 
 Array = np.ndarray
 LARGEST_CORRELATION = 1 - 1e-12
+LARGEST_LOG = 300.0
+"""A bound of a ratio beyond e to this says nothing, and must not overflow."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Bounded:
         return np.where(self.error_F > 0, t * self.error_F, self.error_F)
 
     def _unscaled(self, value_F: Float[Array, " F"]) -> Float[Array, " F"]:
-        return np.exp(value_F) if self.kind == "log" else np.tanh(value_F)
+        return np.exp(np.minimum(value_F, LARGEST_LOG)) if self.kind == "log" else np.tanh(value_F)
 
 
 def ratio(exposed: Exposed, old: str, new: str) -> Bounded:
