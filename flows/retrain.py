@@ -21,7 +21,7 @@ from saeops.params import Selection, load_params, read_selection, write_selectio
 from saeops.stages.retraining import describe_wait
 from tasks.audit import audit, champion_of
 from tasks.checkout import Checkout
-from tasks.policy import decide, roll_back
+from tasks.policy import decide, retraining, roll_back
 from tasks.retraining import done, holding, take
 
 WAITING = "Waiting"
@@ -45,7 +45,10 @@ def retrain(root: Path = Path(), model: str | None = None, force: bool = False) 
     with at_hand(root, load_params(root)) as checkout, held(_file(checkout)) as alone:
         if not alone:
             return _wait("another retrain works in this checkout", asked)
-        action = _next(checkout, model, force=force)
+        action = decide(checkout, holder_of(checkout))
+        if isinstance(action, Stay) and retraining(checkout):
+            return _wait(action.why, asked)
+        action = _after_audit(checkout, action, model, force=force)
         match action:
             case RetrainNow():
                 return _retrain(checkout, action, asked)
@@ -58,11 +61,9 @@ def retrain(root: Path = Path(), model: str | None = None, force: bool = False) 
                 assert_never(action)
 
 
-def _next(checkout: Checkout, model: str | None, *, force: bool) -> Action:
-    """What the policy wants, once the audit that it wants first is made."""
-    action = decide(checkout, holder_of(checkout))
-    unfinished = isinstance(action, RetrainNow)
-    if unfinished or (model is None and not isinstance(action, AuditNow)):
+def _after_audit(checkout: Checkout, action: Action, model: str | None, *, force: bool) -> Action:
+    """What is to be done once the audit that comes first is made, if one does."""
+    if isinstance(action, RetrainNow) or (model is None and not isinstance(action, AuditNow)):
         return action
     wanted = action.model_ref if model is None and isinstance(action, AuditNow) else model
     record = audit(checkout, wanted)

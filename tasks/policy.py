@@ -22,3 +22,9 @@ def decide(checkout: Checkout, holder: str | None = None) -> Action:
 def roll_back(checkout: Checkout, action: RollBackNow) -> "Moved | None":
     """The champion before; None where somebody else moved it first."""
     return checkout.services.roll_back(checkout.params, action)
+
+
+@task(name="who retrains", **RETRIED)
+def retraining(checkout: Checkout) -> bool:
+    """Whether somebody retrains the dictionary at the moment."""
+    return checkout.services.situation(checkout.params.name).finding.state == "retraining"
