@@ -1,7 +1,7 @@
 """Services that do what a script says, for tests of order, failure and retries."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class ScriptedServices(Services):
     def diagnose(self, params: Params) -> Diagnosed:
         return Diagnosed(self._make("diagnose", self.space.diagnostics), sealed_folder(self.space.catalog))
 
-    def label(self, params: Params) -> Ref:
+    def label(self, params: Params, *, carry_from: str | None = None, activations: Sequence[Path] = ()) -> Ref:
         return self._make("label", self.space.labels)
 
     def bench(self, params: Params) -> Ref:
