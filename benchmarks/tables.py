@@ -210,3 +210,31 @@ def _floor_name() -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def matching_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Time, memory and gap of each piece of work, and its speed beside the dense method where that ran."""
+    dense = {(row["size"], row["related"]): row["cpu_seconds"] for row in rows if row["work"] == "dense"}
+    names = {"assign": "assignment", "match": "whole", "dense": "scipy, dense"}
+    lines = [
+        "| latents | dictionaries | work | seconds | CPU seconds | dense / this, CPU | peak memory | pairs held"
+        " | solved | gap | used by others meanwhile |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        beside = dense.get((row["size"], row["related"])) if row["work"] == "assign" else None
+        cells = [
+            f"{row['size']:,}²",
+            "related" if row["related"] else "strangers",
+            names[row["work"]],
+            f"{row['seconds']:.1f}",
+            f"{row['cpu_seconds']:.1f}",
+            "" if beside is None else f"{beside / row['cpu_seconds']:.2f}×",
+            f"{row['peak_bytes'] / 2**30:.2f} GiB",
+            f"{row['candidates']:,}" if "candidates" in row else "all",
+            str(row.get("rounds", "")),
+            f"{row['gap']:.3g}",
+            f"{row['foreign']:.0%} of the machine",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
