@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.audit import documents, false_alarms, read
 from saeops.digests import digest_file
 from saeops.drift.audit.documents import Wanted, choose
 from saeops.drift.audit.latents import GONE
@@ -185,3 +186,11 @@ def test_a_champions_model_that_was_replaced_is_refused(tmp_path: Path) -> None:
     save_tiny_model(tmp_path / "v1", seed=5)
     with pytest.raises(ModelMismatch, match="put the model"):
         moved.audit(tmp_path / "v1")
+
+
+@pytest.mark.slow
+def test_nothing_changed_raises_no_alarm_on_any_draw_of_documents(world: World) -> None:
+    parts = read(world, world.root / "v1", documents(96))
+    found = false_alarms(world, parts, "none", times=20, size=40)
+    assert found["audits_with_a_false_latent"]["point"] <= 0.05
+    assert found["audits_not_ok"]["point"] <= 0.05
