@@ -1,6 +1,7 @@
 """Bundles of a few bytes, straight on the shelf of a store: for tests of the registry that need many of them."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,6 +75,7 @@ class InterruptedStore:
     def __init__(self, shelf: MemoryStore | None = None) -> None:
         self.shelf = shelf or MemoryStore()
         self.address = self.shelf.address
+        self._counting = threading.Lock()
         self.operations = 0
         self.at = -1
         self.dead = False
@@ -112,7 +114,10 @@ class InterruptedStore:
     def _next(self) -> MemoryStore:
         if self.dead:
             raise Killed
-        self.operations += 1
-        if self.operations == self.at:
+        # Long journals are read by several threads.
+        with self._counting:
+            self.operations += 1
+            struck = self.operations == self.at
+        if struck:
             self.meanwhile()
         return self.shelf

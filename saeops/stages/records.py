@@ -1,6 +1,8 @@
 """Reading and writing one name's records in the object store: journal, pointer, pins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, takewhile
 
 from saeops.errors import LostRace
 from saeops.ports import Found, ObjectStore
@@ -10,6 +12,9 @@ from saeops.promotion.state import Pins, Pointer, State, check_state
 
 TRIES = 50
 """Reads of a moving champion, or writes of contended pins, before giving up."""
+MANY = 16
+"""Entries from which on a journal is read several at a time: each is a round trip or two, to a store far away."""
+AT_ONCE = 16
 
 
 def read_state(store: ObjectStore, name: str) -> State:
@@ -35,7 +40,7 @@ def read_state(store: ObjectStore, name: str) -> State:
 def read_journal(store: ObjectStore, name: str) -> Journal:
     """Every entry with its closing, chain checked.
 
-    A listing is no snapshot: so entries are asked for one after the other, and
+    A listing is no snapshot: so entries are asked for until there are no more, and
     the listing, taken first, only says how far they must reach.
 
     Raises:
@@ -43,11 +48,11 @@ def read_journal(store: ObjectStore, name: str) -> Journal:
     """
     last = keys.last_sequence(store.list(keys.journal_prefix(name)), name)
     steps: list[Step] = []
-    while (entry := store.get(keys.entry_key(name, len(steps) + 1))) is not None:
+    for step in _steps(store, name, listed=last):
         if steps and steps[-1].closing is None:
             # It was open when it was read, and must have been closed before this entry was written.
-            steps[-1] = _read_step(store, name, len(steps))
-        steps.append(_step(store, name, len(steps) + 1, entry.data))
+            steps[-1] = _settled_step(store, name, len(steps))
+        steps.append(step)
     if len(steps) < last:
         raise broken(f"{name}: journal entry {len(steps) + 1}", "is missing although later ones are there")
     return chain(name, steps)
@@ -107,16 +112,37 @@ def change_pins(store: ObjectStore, name: str, change: Callable[[Pins], Pins]) -
     raise LostRace(f"the pins of {name} keep changing", hint="run the same command again")
 
 
-def _read_step(store: ObjectStore, name: str, sequence: int) -> Step:
+def _steps(store: ObjectStore, name: str, *, listed: int) -> Iterator[Step]:
+    """Entries with their closings in order, up to the first that is not there; long journals several at a time."""
+    first = 1
+    if listed >= MANY:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            found = list(pool.map(lambda sequence: _read_step(store, name, sequence), range(1, listed + 1)))
+        whole = list(takewhile(lambda step: step is not None, found))
+        yield from (step for step in whole if step is not None)
+        if len(whole) < listed:
+            return
+        first = listed + 1
+    for sequence in count(first):
+        step = _read_step(store, name, sequence)
+        if step is None:
+            return
+        yield step
+
+
+def _settled_step(store: ObjectStore, name: str, sequence: int) -> Step:
+    step = _read_step(store, name, sequence)
+    if step is None:
+        raise broken(f"{name}: journal entry {sequence}", "vanished while it was read")
+    return step
+
+
+def _read_step(store: ObjectStore, name: str, sequence: int) -> Step | None:
     entry = store.get(keys.entry_key(name, sequence))
     if entry is None:
-        raise broken(f"{name}: journal entry {sequence}", "vanished while it was read")
-    return _step(store, name, sequence, entry.data)
-
-
-def _step(store: ObjectStore, name: str, sequence: int, entry: bytes) -> Step:
+        return None
     closing = store.get(keys.closing_key(name, sequence))
-    return parse_step(name, sequence, entry, closing.data if closing else None)
+    return parse_step(name, sequence, entry.data, closing.data if closing else None)
 
 
 def _pointer(name: str, found: Found | None) -> Pointer | None:
