@@ -13,6 +13,8 @@ from saeops.activations.reader import ActivationSet
 from saeops.adapters.ledger import MemoryLedger
 from saeops.adapters.models import TransformersModel
 from saeops.dictionary.bundle import Bundle
+from saeops.dictionary.format import PROVENANCE
+from saeops.dictionary.provenance import Provenance
 from saeops.drift.matching.carried import CARRIED, CarriedTable, carried_frame, carried_over
 from saeops.drift.matching.carry import (
     Carried,
@@ -35,14 +37,12 @@ from saeops.labelling.labels import Label
 from saeops.labelling.schema import METRICS_FILE, TABLE, LabelTable
 from saeops.metrics import read_metrics
 from saeops.params import Params
-from saeops.refs import Workspace
+from saeops.refs import Ref, Workspace
 from saeops.review.outcome import decisions_on
 from saeops.sae.canonical import Sae
 from saeops.sealed import open_sealed, seal
-from saeops.stages import label, review, train
-from saeops.stages import match as match_stage
+from saeops.stages import carry, label, review, train
 from saeops.stages.carry import Carrying, old_labels, prepare
-from saeops.stages.matchable import Matchable
 from saeops.tables import check_table, read_table, write_table
 from tests.bundles import decisions
 from tests.diagnosing import without_controls
@@ -173,10 +173,13 @@ def bundle_of(space: Workspace, said: list[tuple[int, str, str | None]]) -> Bund
 
 
 def carrying_of(old: Workspace, new: Workspace, bundle: Bundle, params: Params) -> Carrying:
-    sides = Matchable.of_workspace(params, old), Matchable.of_workspace(params, new)
-    sides = replace(sides[0], digest=bundle.digest), sides[1]
-    acts = [ActivationSet.open(new.activations)]
-    return prepare(bundle, match_stage.run(*sides, params, new, activations=acts, watch=RecordingWatch()).ref)
+    acts = ActivationSet.open(old.activations)
+    provenance = Provenance(
+        name=params.name, model=acts.model, corpus={}, policy=acts.policy, params={}, code="",
+        version="", lock=None, activations_md5="", upstream={},
+    )  # fmt: skip
+    write_atomic(old.root / "artifacts" / PROVENANCE, provenance.to_bytes())
+    return carry.run(bundle, params, new, activations=[acts], watch=RecordingWatch())
 
 
 def test_labelling_starts_from_the_labels_that_stand(
@@ -244,7 +247,7 @@ def test_labels_matched_to_another_sae_are_refused(
         label.run(params, new, model=tiny_model, llm=None, watch=RecordingWatch(), carrying=carrying)
     other = Bundle(old.root / "artifacts", "d" * 64, {})
     with pytest.raises(ModelMismatch, match="not dddd"):
-        prepare(other, match_stage.Ref.of(open_sealed(new.match, kind="match")))
+        prepare(other, Ref.of(open_sealed(new.match, kind="match")))
 
 
 def test_latents_whose_old_label_fell_are_queued_first_with_what_was_said_of_it(tmp_path: Path) -> None:
