@@ -107,9 +107,10 @@ def _monitor(result: Mapping[str, Any]) -> str:
 def _matching(result: Mapping[str, Any]) -> str:
     title = (
         f"What it costs to match two dictionaries of width {result['width']}: *related*, a tenth of the latents"
-        " replaced and the others turned to a cosine of 0.86; *strangers*: all of them. The *assignment* counts every"
-        " positive cosine as a pair, which is harder than what `saeops match` solves. *Whole* is the assignment, the permuted null and the kinds, with"
-        f" activations on {result['tokens']:,} tokens, 32 latents a token. Dense: the product, and scipy's"
+        " replaced and the others turned to a cosine of 0.86; *strangers*: all of them replaced. The *assignment*"
+        " counts every positive cosine as a pair, which is harder than what `saeops match` solves. *Whole* is what"
+        " that computes: the assignment, the permuted null and the kinds, with activations on"
+        f" {result['tokens']:,} tokens, 32 latents a token. *Dense* is the product, and scipy's"
         " linear_sum_assignment on the whole matrix. Memory is the process's peak, imports included; CPU seconds"
         " are of all threads. The gap is proved by dual prices."
     )
