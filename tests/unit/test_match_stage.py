@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from saeops.files import write_atomic
 from saeops.metrics import read_metrics
 from saeops.refs import Workspace
 from saeops.sae.canonical import Sae, SaeMeta
-from saeops.sealed import open_sealed
+from saeops.sealed import open_sealed, seal
 from saeops.stages import match
 from saeops.stages.matchable import Matchable
 from saeops.tables import read_table
@@ -104,6 +105,30 @@ def test_tokens_are_paired_by_document_and_position_over_two_sets(
     assert twice is not None
     assert torch.equal(once[0].value, twice[1].value)
     assert 1500 <= once[0].tokens < 3000
+
+
+def test_pairs_are_placed_among_those_of_another_seed_where_the_controls_are_the_dictionarys_own(
+    tmp_path: Path, tiny_activations: ActivationSet
+) -> None:
+    space, model = Workspace(root=tmp_path), tiny_activations.model["digest"]
+    shutil.copytree(tiny_activations.sealed.path, space.activations)
+    sae_of(tiny_activations, seed=1).save(space.control("seed-1", same_activations=True).sae)
+    inputs, summary = (
+        {"activations": tiny_activations.sealed.digest},
+        {"random_model": None, "seeds": {"seed-1": {}}},
+    )
+    controls = seal(space.controls, kind="controls", version=1, inputs=inputs, summary=summary).digest
+    sae = sae_of(tiny_activations)
+    theirs = matchable(in_other_order(sae, list(range(47, -1, -1))), model, "B")
+    for owner, pairs in ((replace(theirs, controls=controls), 48), (theirs, 0)):
+        sides = matchable(sae, model, "A"), owner
+        match.run(*sides, tiny_params(), space, activations=[tiny_activations], watch=RecordingWatch())
+        assert open_sealed(space.match, kind="match").summary["seed_pairs"] == pairs
+        assert ("match_beside_seeds" in read_metrics(space.match / METRICS_FILE)) == bool(pairs)
+        shares = read_table(space.match / TABLE, MatchTable)["seed_share"]
+        assert shares.notna().all() if pairs else shares.isna().all()
+        if pairs:
+            assert shares.mean() > 0.9, "the same dictionary is nearer than one of another seed"
 
 
 def test_dictionaries_of_other_sites_or_widths_are_refused(
