@@ -98,7 +98,7 @@ def means(found: "Shown") -> str:
     null, beyond = summary["null"], metrics["match_beyond_null"]
     lines = [
         f"Scores are {on}; the assignment is worth {summary['value']:.4g}, {gap}"
-        f" ({summary['candidates']:,} candidate pairs, solved {summary['rounds']} times).",
+        f" ({summary['candidates']:,} candidate pairs, {summary['rounds']} rounds).",
         f"Beside B permuted: {100 * null['beyond']:g} % of best scores stay below {null['score']:.3f}; a latent of"
         f" A has a nearer one in B than there with probability {number(beyond.point)} ({bounds(beyond)}).",
     ]
@@ -108,7 +108,7 @@ def means(found: "Shown") -> str:
             f"Beside another seed ({summary['seed_pairs']:,} latents): nearer than its partners with probability"
             f" {number(seeds.point)} ({bounds(seeds)}); 0.5 is as alike as two trainings."
         )
-    if "match_cosine" in metrics:
+    if metrics["match_cosine"].n:
         lines.append(
             f"Matched pairs: cosine {number(metrics['match_cosine'].point)} ({bounds(metrics['match_cosine'])})."
         )
