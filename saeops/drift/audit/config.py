@@ -48,11 +48,11 @@ class Limit(Frozen):
 class AuditConfig(Frozen):
     """A drift audit: one dictionary on two models."""
 
-    documents: int = Field(default=200, ge=16)
+    documents: int = Field(default=160, ge=16)
     """Held-out documents read through both models; fewer where the corpus holds fewer."""
     windows: int = Field(default=2, ge=1)
     """Windows read of each document, from its beginning."""
-    fidelity_documents: int = Field(default=24, ge=8)
+    fidelity_documents: int = Field(default=16, ge=8)
     """Of those, how many the models run on with the reconstruction spliced in, one window each."""
     null_documents: int = Field(default=32, ge=8)
     """Of those, how many the random-init model reads."""
