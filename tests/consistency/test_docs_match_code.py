@@ -37,7 +37,7 @@ def test_every_verb_is_in_the_readme() -> None:
 def test_every_command_in_the_docs_exists() -> None:
     known = verbs() | {verb.split()[0] for verb in verbs()}
     for page in PAGES:
-        for match in re.finditer(r"`saeops ([a-z]+)( [a-z]+)?", page.read_text()):
+        for match in re.finditer(r"`saeops ([a-z-]+)( [a-z]+)?", page.read_text()):
             assert match[1] in known, f"{page.name}: `saeops {match[1]}` is no command"
 
 

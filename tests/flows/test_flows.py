@@ -42,7 +42,7 @@ def test_build_runs_every_stage_in_order_and_records_its_profile(root: Path) -> 
     with scripted(root) as services:
         state = build(root, selection, return_state=True)
     assert state.is_completed()
-    assert services.called == [*STAGES, "candidate", "judge", "report", "promote"]
+    assert services.called == [*STAGES, "keep recipe", "candidate", "judge", "report", "promote"]
     assert services.data_versions.asked == ["commit", "push"]
     bundle = sealed_folder(services.space.bundle)
     assert services.projection.aliases("smollm2-135m/blocks.10.resid_post") == {"candidate": bundle.digest}
