@@ -65,7 +65,7 @@ def services_of(root: Path) -> Services:
 def test_a_killed_retrain_goes_on_after_restart_up_to_a_new_champion(checkout: Path, tmp_path: Path) -> None:
     log = tmp_path / "serve.log"
     env = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_API")}
-    env["PREFECT_HOME"] = str(tmp_path / "home")
+    env |= {"PREFECT_HOME": str(tmp_path / "home"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     store, name = services_of(checkout).store, deployment_name(NAME)
     first = read_state(store, NAME).champion
     # Long enough to be killed in the middle.
