@@ -62,8 +62,8 @@ def _findings(metrics: Mapping[str, Interval], config: AuditConfig, l0: float) -
     if gone.n == 0:
         yield Finding("warn", "no latent fires often enough to tell: raise audit.documents or audit.windows")
     else:
-        said = f"{gone.point:.1%} of {gone.n} latents that can be told are weakened, changed or lost"
-        yield _beyond(gone.low or 0.0, config.gone, f"{said} (surely {gone.low:.1%})")
+        said = f"{gone.point:.1%} of {gone.n} latents that fire often enough are weakened, changed or lost"
+        yield _beyond(gone.low or 0.0, config.gone, f"{said} (at least {gone.low:.1%})")
     ev = metrics["explained_variance_change"]
     yield _beyond(_surely(ev, -1), config.explained_variance_drop, f"explained variance changed by {ev}")
     ce = metrics.get("delta_ce_change_nats")
