@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from flows.alerts import offer_alerts
 from flows.alive import lives
 from flows.deployments import Deployed, deployments
 from flows.work import signs_of_life
@@ -94,10 +95,11 @@ async def _runs(
     return found
 
 
-async def work(settings: Settings, served: Collection[Deployed], *, leave: bool = False) -> None:
+async def work(settings: Settings, name: str, served: Collection[Deployed], *, leave: bool = False) -> None:
     """Deploy, mend, and run what is due until the process ends.
 
     Args:
+        name: the dictionary's.
         leave: mend only, for a service that ends.
     """
     from prefect.client.orchestration import get_client
@@ -107,8 +109,9 @@ async def work(settings: Settings, served: Collection[Deployed], *, leave: bool 
     ids = {await runner.aadd_deployment(one.deployment): one for one in served}
     async with get_client() as client:
         mended = await mend(client, ids, signs_of_life(settings))
-    if leave:
-        return
+        if leave:
+            return
+        await offer_alerts(client, name)
     _say(mended)
     await _introduce(ids)
     await runner.start()
@@ -150,8 +153,9 @@ def main() -> None:
     with one_clear_error():
         settings = Settings.from_environment(Path(sys.argv[1]))
         # Outside of the event loop: inside of it, Prefect would hand out coroutines.
-        served = deployments(settings.root, load_params(settings.root))
-        asyncio.run(work(settings, served, leave="--leave" in sys.argv[2:]))
+        params = load_params(settings.root)
+        served = deployments(settings.root, params)
+        asyncio.run(work(settings, params.name, served, leave="--leave" in sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,13 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.events import EventTrigger
+from prefect.events.schemas.automations import Automation
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.states import Pending, Running, Scheduled
 
 from flows.again import come_again
+from flows.alerts import ALERTS, automation_name, offer_alerts
 from flows.alive import alive, held, lives
 from flows.deployments import deployments
 from flows.events import emit
@@ -124,6 +127,21 @@ def test_a_run_that_waits_comes_again_once(
     (again,) = runs_of(served["retrain"])
     assert again.parameters == asked
     assert again.expected_start_time > datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=4)
+
+
+def test_the_automation_for_alerts_is_offered_once_and_left_as_people_changed_it() -> None:
+    name = f"tiny/{uuid4().hex}"
+
+    async def go() -> tuple[bool, bool, list[Automation]]:
+        async with get_client() as client:
+            first = await offer_alerts(client, name)
+            second = await offer_alerts(client, name)
+            return first, second, await client.read_automations_by_name(automation_name(name))
+
+    first, second, (made,) = asyncio.run(go())
+    assert (first, second) == (True, False)
+    assert isinstance(made.trigger, EventTrigger)
+    assert made.trigger.expect == set(ALERTS)
 
 
 def test_a_run_by_hand_is_not_scheduled() -> None:
