@@ -6,7 +6,7 @@ Three processes, each of which ends with the one before it, however that one end
     server    Prefect's, unless one is configured (flows/server.py)
     worker    runs deployments, each run in a process of its own (flows/worker.py)
 
-A worker that dies is started again. What it ran goes on: docs/drift.md.
+A worker that dies is started again. What it ran goes on: docs/service.md.
 """
 
 import contextlib
