@@ -8,6 +8,7 @@ from prefect.states import Completed
 from flows.work import at_work
 from saeops.params import load_params
 from saeops.promotion.verdict import Verdict
+from tasks.beside import beside
 from tasks.checkout import Checkout
 from tasks.judge import judge
 from tasks.registry import announce
@@ -40,6 +41,7 @@ def finish(checkout: Checkout, *, force: bool = False, reason: str = "") -> Stat
 def assess(checkout: Checkout) -> Verdict:
     """The verdict on the candidate, which is announced and reported."""
     candidate = checkout.services.candidate()
+    beside(checkout)
     verdict = judge(checkout, candidate)
     announce(checkout, candidate)
     report(checkout)

@@ -134,6 +134,11 @@ class Workspace(Frozen):
         return self.root / self.folder / "audit"
 
     @property
+    def beside(self) -> Path:
+        """The champion on the built dictionary's model, from `saeops beside`."""
+        return self.root / self.folder / "beside"
+
+    @property
     def match(self) -> Path:
         """Two dictionaries matched, from `saeops match`."""
         return self.root / self.folder / "match"

@@ -650,7 +650,22 @@ class Services:
         from saeops.stages import promote
 
         bundle, policy = self._reviewed_bundle(), params.promote
-        return promote.judge_bundle(bundle, store=self.store, cache=self.settings.cache, policy=policy)
+        return promote.judge_bundle(
+            bundle, store=self.store, cache=self.settings.cache, policy=policy, beside=self.space.beside
+        )
+
+    def beside(self, params: Params) -> Ref | None:
+        """The champion measured on the built dictionary's model; None where its own figures are of that model."""
+        from saeops.dictionary.bundle import open_bundle
+        from saeops.stages import beside, promote
+
+        built = self._reviewed_bundle()
+        folder = promote.other_champion(built, store=self.store, cache=self.settings.cache)
+        if folder is None or not beside.wanted(open_bundle(built), champion := open_bundle(folder)):
+            return None
+        with self._watching("beside", params, section="diagnose") as watch:
+            self._ready_kernels(watch)
+            return beside.run(champion, params, self.space, model=self.model(params.model), watch=watch)
 
     def promote(self, params: Params, *, force: bool = False, reason: str = "", dry_run: bool = False) -> "Moved":
         """Judge the built bundle with the decisions on it, and make it champion."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saeops.cli.app import REGISTRY, app
+from saeops.cli.app import REGISTRY, app, work_is_kept
 from saeops.cli.options import Json, Root, open_services
 from saeops.cli.show import say_facts, say_json, say_table
 from saeops.params import load_params
@@ -22,6 +22,15 @@ def judge(root: Root = Path(), as_json: Json = False) -> None:
         say_json(verdict.to_json())
     else:
         _say_verdict(verdict)
+
+
+@app.command(rich_help_panel=REGISTRY)
+def beside(root: Root = Path()) -> None:
+    """Measure the champion on the built dictionary's model, where that is another, for the judge."""
+    with work_is_kept():
+        made = open_services(root).beside(load_params(root))
+    what = "not needed: the champion's figures are of this model, or there is no champion"
+    typer.echo(what if made is None else f"champion on this model: {made.path}")
 
 
 @app.command(rich_help_panel=REGISTRY)

@@ -70,6 +70,8 @@ class Evidence:
     """EvalDocumentTable; None where an older saeops kept none. The bundle's digest vouches for it."""
     basis: Basis | None = None
     """None: not known, and taken to be the same as any other."""
+    inapplicable: Mapping[str, str] = field(default_factory=dict)
+    """Metric → why this bundle cannot have it, where that is no fault."""
 
     @cached_property
     def digest(self) -> str:
@@ -117,7 +119,7 @@ def gather(bundle: Bundle) -> Evidence:
         metrics={name: interval for file in files for name, interval in read_metrics(file).items()},
         review=review_of(bundle),
         nulls=read_nulls(nulls) if nulls.exists() else {},
-        slices=_slices(diagnostics / schema.SLICES),
+        slices=read_slices(diagnostics / schema.SLICES),
         documents=read_table(documents, schema.EvalDocumentTable) if documents.exists() else None,
         basis=Basis(str(provenance.model["digest"]), provenance.policy, meta.sites),
     )
@@ -155,7 +157,8 @@ def _plain(figures: Mapping[str, Interval]) -> dict[str, Any]:
     return {name: interval.to_json() for name, interval in figures.items()}
 
 
-def _slices(path: Path) -> dict[Slice, Interval]:
+def read_slices(path: Path) -> dict[Slice, Interval]:
+    """A SliceTable, in the order of the buckets; empty where there is none."""
     if not path.exists():
         return {}
     table = read_table(path, schema.SliceTable).sort_values(["slice", "order"], kind="stable")

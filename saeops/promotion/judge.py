@@ -73,6 +73,9 @@ class _Court:
 
     def answer(self, question: Question) -> GateResult:
         value = question.answer(self.candidate)
+        why = self.candidate.inapplicable.get(question.metric)
+        if value is None and why is not None:
+            return _unruled(question, None, "not applicable", why)
         match question.requirement:
             case Floor(least):
                 return _ruled(question, value, "at least", least)
@@ -186,8 +189,11 @@ def _unlike(metric: str, candidate: Evidence, champion: Evidence) -> str:
     if ours is None or theirs is None or ours == theirs:
         return ""
     if ours.model != theirs.model:
-        apart = f"model {theirs.model[:12]}, this one on {ours.model[:12]}"
-    elif ours.policy != theirs.policy:
+        return (
+            f"the champion was measured on model {theirs.model[:12]}, this one on {ours.model[:12]}:"
+            " `saeops beside` measures the champion on this one's model"
+        )
+    if ours.policy != theirs.policy:
         apart = "other tokens: harvest.policy differs"
     elif metric in {figure.name for figure in RECONSTRUCTION}:
         apart = f"{theirs.sites}, this one on {ours.sites}"

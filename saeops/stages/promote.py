@@ -1,23 +1,26 @@
 """Promotion: judge a bundle, then make it champion."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from saeops.diagnostics.metrics import METRICS as DIAGNOSTICS
 from saeops.dictionary.bundle import Bundle, open_bundle
+from saeops.drift.matching.metrics import CARRY_OVER
 from saeops.errors import GateRefused, LostRace, UsageError
 from saeops.interventions.metrics import METRICS as EFFECTS
 from saeops.labelling.metrics import METRICS as LABELS
-from saeops.metrics import Better, Metric
+from saeops.metrics import Better, Metric, registry
 from saeops.ports import ObjectStore
 from saeops.promotion import keys
-from saeops.promotion.evidence import gather
+from saeops.promotion.evidence import Evidence, gather
 from saeops.promotion.judge import judge
 from saeops.promotion.plan import plan_promotion
 from saeops.promotion.policy import PromotePolicy
 from saeops.promotion.protocol import Author, intent
 from saeops.promotion.state import SHORT, State
 from saeops.promotion.verdict import Verdict
+from saeops.stages.beside import on_the_same_model
 from saeops.stages.projecting import refuse
 from saeops.stages.records import read_state
 from saeops.stages.removals import being_removed, read_mark
@@ -25,13 +28,18 @@ from saeops.stages.transfer import fetch, upload
 from saeops.stages.verdicts import read_verdict
 from saeops.stages.walk import Moved, Registry, move, settle
 
-METRICS: Mapping[str, Metric] = {**DIAGNOSTICS, **LABELS, **EFFECTS}
+METRICS: Mapping[str, Metric] = {**DIAGNOSTICS, **LABELS, **EFFECTS, **registry(CARRY_OVER)}
 
 
-def judge_bundle(bundle: Path, *, store: ObjectStore, cache: Path, policy: PromotePolicy) -> Verdict:
+def judge_bundle(
+    bundle: Path, *, store: ObjectStore, cache: Path, policy: PromotePolicy, beside: Path | None = None
+) -> Verdict:
     """The verdict on a bundle folder beside the champion of its name.
 
     The champion itself is not judged beside itself: it keeps the verdict it was promoted on.
+
+    Args:
+        beside: where `saeops beside` left the champion's figures on this bundle's model, if it did.
 
     Raises:
         StageMissing, FolderDamaged, FormatUnknown: the bundle, or the champion's copy, is not whole.
@@ -42,9 +50,21 @@ def judge_bundle(bundle: Path, *, store: ObjectStore, cache: Path, policy: Promo
     champion = state.champion
     if champion == candidate.digest:
         return recorded_verdict(store, state, champion)
+    ours = _evidence(candidate)
     theirs = gather(open_bundle(fetch(store, champion, cache))) if champion else None
+    if theirs is not None and beside is not None:
+        theirs = on_the_same_model(beside, theirs, ours, candidate.provenance.upstream["activations"])
     directions: dict[str, Better] = {name: metric.better for name, metric in METRICS.items()}
-    return judge(gather(candidate), theirs, policy, directions)
+    return judge(ours, theirs, policy, directions)
+
+
+def _evidence(candidate: Bundle) -> Evidence:
+    """What the judge sees of a candidate; one that succeeds no other dictionary has carried nothing over."""
+    seen = gather(candidate)
+    if candidate.carried() is not None:
+        return seen
+    why = "no dictionary's labels were carried over to it"
+    return replace(seen, inapplicable={metric.name: why for metric in CARRY_OVER})
 
 
 def other_champion(bundle: Path, *, store: ObjectStore, cache: Path) -> Path | None:

@@ -75,6 +75,9 @@ class ScriptedServices(Services):
     def candidate(self) -> Ref:
         return self._make("candidate", self.space.bundle)
 
+    def beside(self, params: Params) -> None:
+        """There is no champion of another model."""
+
     def judge(self, params: Params) -> Verdict:
         self.called.append("judge")
         return verdict_of(self.gates)
