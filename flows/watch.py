@@ -11,6 +11,7 @@ from flows.events import EventName, emit
 from flows.serve import service_data
 from flows.work import at_hand
 from saeops.drift.policy.records import Incident, IncidentKind
+from saeops.errors import NameUnknown
 from saeops.params import load_params
 from saeops.promotion.state import SHORT
 from saeops.stages.watch import NewModel, describe
@@ -28,14 +29,20 @@ EVENTS: Mapping[IncidentKind, EventName] = {
 
 @flow(name="watch")
 def watch(root: Path = Path()) -> State[None]:
-    """Look once. Ends `Watched`, saying what was found."""
+    """Look once. Ends `Watched`, saying what was found; a source that does not answer fails it after the rest."""
     with at_hand(root, load_params(root)) as checkout:
-        found = [describe(each) for each in look(checkout, _tell_model)]
+        looked = look(checkout, _tell_model, return_state=True)
+        found = []
         told = service_data(checkout.services.settings) / "reviewed"
         if review := look_at_review(checkout, told, partial(_tell_review, checkout.params.name)):
             found.append(f"reviewed: candidate {review.candidate[:SHORT]}")
-        found += tell_incidents(checkout)
-    return Completed(name="Watched", message="; ".join(found) or "no model source is named in retrain.sources")
+        try:
+            found += tell_incidents(checkout)
+        except NameUnknown as error:
+            # A first build that waits for review is watched, too.
+            found.append(error.message)
+        found += [describe(each) for each in looked.result()]
+    return Completed(name="Watched", message="; ".join(found) or "nothing new; retrain.sources names no source")
 
 
 def tell_incidents(checkout: Checkout) -> list[str]:

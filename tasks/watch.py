@@ -1,4 +1,7 @@
-"""Tasks: look for what is new, and tell of it. What is told is told first, and recorded as told after that."""
+"""Tasks: look for what is new, and tell of it. What is told is told first, and recorded as told after that.
+
+None is tried again: the next look comes by itself.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +19,6 @@ from saeops.stages.drift_records import read_retraining
 from saeops.stages.records import read_state
 from saeops.stages.watch import NewModel, Watched
 from tasks.checkout import Checkout
-from tasks.retries import RETRIED
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,19 @@ class Reviewed:
     decided: int
 
 
-@task(name="look for models", **RETRIED)
+@task(name="look for models")
 def look(checkout: Checkout, emit: Callable[[NewModel], None]) -> tuple[Watched, ...]:
     """What each model source shows."""
     return checkout.services.watch(checkout.params, emit=emit)
 
 
-@task(name="alert", **RETRIED)
+@task(name="alert")
 def alert(checkout: Checkout, channel: Callable[[Incident], None]) -> Alerted:
     """Incidents brought up to date, each told once to Prefect's server, and to the webhook if there is one."""
     return checkout.services.alert(checkout.params, channels={"prefect": channel})
 
 
-@task(name="look for reviews", **RETRIED)
+@task(name="look for reviews")
 def look_at_review(checkout: Checkout, told: Path, emit: Callable[[Reviewed], None]) -> Reviewed | None:
     """The built candidate, if its review is finished and nobody was told; once for the same decisions.
 
