@@ -15,7 +15,7 @@ from tasks.checkout import Checkout
 from tasks.controls import controls
 from tasks.diagnose import diagnose
 from tasks.harvest import harvest
-from tasks.label import label
+from tasks.label import Earlier, label
 from tasks.train import train
 from tasks.versions import version_data
 
@@ -37,11 +37,11 @@ def build(root: Path, selection: Selection) -> State[None]:
         return finish(checkout)
 
 
-def make(checkout: Checkout, step: Step = lambda _: None, *, carry_from: str | None = None) -> Ref:
+def make(checkout: Checkout, step: Step = lambda _: None, *, earlier: Earlier | None = None) -> Ref:
     """Every stage in order, each kept where it is done already; the bundle, versioned.
 
     Args:
-        carry_from: digest of the bundle whose labels are carried over.
+        earlier: a dictionary whose labels are carried over.
     """
     step("harvest")
     activations = harvest(checkout)
@@ -52,7 +52,7 @@ def make(checkout: Checkout, step: Step = lambda _: None, *, carry_from: str | N
     step("diagnose")
     measured = diagnose(checkout, sae, beside)
     step("label")
-    labels = label(checkout, measured.catalog, carry_from)
+    labels = label(checkout, measured.catalog, earlier)
     step("bench")
     effects = bench(checkout, labels)
     step("bundle")

@@ -21,6 +21,8 @@ from saeops.params import Selection, load_params, read_selection, write_selectio
 from saeops.stages.retraining import describe_wait
 from tasks.audit import audit, champion_of
 from tasks.checkout import Checkout
+from tasks.earlier import drop_activations, keep_activations
+from tasks.label import Earlier
 from tasks.policy import decide, retraining, roll_back
 from tasks.retraining import done, holding, take
 
@@ -94,7 +96,9 @@ def _retrain(checkout: Checkout, action: RetrainNow, asked: Mapping[str, object]
     write_selection(checkout.root, selection)
     with at_work("retrain", checkout.root, retrained) as at:
         with holding(at, taking.run) as lease:
-            bundle = make(at, lease.step, carry_from=champion)
+            earlier = Earlier(champion, keep_activations(at, champion))
+            bundle = make(at, lease.step, earlier=earlier)
+            drop_activations(at)
             lease.step("judge")
             verdict = assess(at)
             done(at, lease.run, bundle.digest, verdict)

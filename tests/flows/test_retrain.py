@@ -1,6 +1,7 @@
 """The retrain flow on services that do what a script says, over a real registry with a champion."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class AuditingServices(ScriptedServices):
 
     outcome: AuditOutcome = "drift"
     carried: str | None = None
+    sets_given: Sequence[str] = ()
 
     def audit(self, params: Params, name: str, model: str) -> Any:
         self.called.append(f"audit {model}")
@@ -53,6 +55,7 @@ class AuditingServices(ScriptedServices):
 
     def label(self, params: Params, *, carry_from: str | None = None, activations: Any = ()) -> Ref:
         self.carried = carry_from
+        self.sets_given = [open_sealed(folder, kind="activations").digest for folder in activations]
         return super().label(params)
 
     def crown(self, root: Path) -> None:
@@ -93,6 +96,18 @@ def test_a_model_on_which_the_dictionary_drifts_is_retrained_for(root: Path, ser
     assert run is not None
     made = open_sealed(services.space.bundle, kind="bundle").digest
     assert (run.outcome, run.step, run.candidate, run.verdict_outcome) == ("done", "judge", made, "pass")
+
+
+def test_the_champions_activations_are_there_until_its_labels_are_carried_over(
+    root: Path, services: AuditingServices
+) -> None:
+    own = services.space.activations
+    shutil.copytree(root / "elsewhere" / "artifacts" / "activations", own)
+    before = open_sealed(own, kind="activations").digest
+    retrain(root, model="models/v2", return_state=True)
+    assert open_sealed(own, kind="activations").digest != before
+    assert services.sets_given == [before]
+    assert not list((root / "artifacts").glob("*activations-*"))
 
 
 def test_a_model_on_which_it_does_not_drift_is_only_audited(root: Path, services: AuditingServices) -> None:
