@@ -1,4 +1,4 @@
-"""Ports: what stages ask of the world. Adapters give it, services.py joins the two.
+"""Ports: what stages ask of the world. Adapters give it, services joins the two.
 
 Shape letters: B window, W position in a window, D d_model, V vocabulary, F latent.
 """
