@@ -60,7 +60,7 @@ class Changing(Registering):
 
         # A third of the lease: it outlives one beat that is lost, and one more.
         every_s = params.retrain.lease_minutes * 60 / 3
-        return retraining.kept_alive(self.store, run, every_s=every_s, clock=_now)
+        return retraining.kept_alive(self.store, run, every_s=every_s, clock=utc_now)
 
     def finish_retraining(
         self, run: "Retraining", *, candidate: str, verdict: "Verdict | None" = None
