@@ -53,7 +53,20 @@ CHAPTERS = (
     Chapter(
         "finetune",
         "The model changes",
-        (saeops("finetune-demo", "--to", NEW_MODEL, "--kind", KIND, keep="finetuned"),),
+        (
+            saeops(
+                "finetune-demo",
+                "--to",
+                NEW_MODEL,
+                "--kind",
+                KIND,
+                "--steps",
+                "16",
+                "--lr",
+                "4e-4",
+                keep="finetuned",
+            ),
+        ),
     ),
     Chapter(
         "audit",
@@ -70,12 +83,9 @@ CHAPTERS = (
         ),
     ),
     Chapter(
-        "compare",
+        "match",
         "What became of the latents",
-        (
-            saeops("match", f"{NAME}@previous", f"{NAME}@champion", keep="match"),
-            saeops("compare", f"{NAME}@previous", f"{NAME}@champion", keep="compare"),
-        ),
+        (saeops("match", f"{NAME}@previous", f"{NAME}@champion", keep="match"),),
     ),
     Chapter(
         "rollback",

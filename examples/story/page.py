@@ -18,6 +18,7 @@ from saeops.metrics import read_metrics
 from saeops.stats import Interval
 
 TEMPLATE = "page.jinja"
+JUDGED = ("explained_variance", "delta_ce_nats", "carry_over_coverage")
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def _content(chapter: Chapter, kept: Mapping[str, Any], checkout: Path) -> tuple
             return _audited(kept["audit"], checkout / "artifacts" / "audit")
         case "retrain":
             return _retrained(kept, checkout / "artifacts")
-        case "compare":
-            return _compared(kept["match"], kept["compare"], checkout / "artifacts" / "match")
+        case "match":
+            return _matched(kept["match"], checkout / "artifacts" / "match")
         case "rollback":
             return _rolled_back(kept)
         case other:
@@ -110,26 +111,26 @@ def _retrained(kept: Mapping[str, Any], artifacts: Path) -> tuple[tuple[str, ...
     carried = read_metrics(artifacts / "labels" / "metrics.json")
     shown = [name for name in ("carry_over_coverage", "carry_over_confidence") if name in carried]
     sentences += [f"{name.replace('_', ' ').capitalize()}: {carried[name]}." for name in shown]
+    beside = [gate for gate in kept["verdict"][0]["verdict"]["gates"] if gate["metric"] in JUDGED]
+    sentences += [f"Judged: {gate['requirement']}: {gate['reason']}." for gate in beside]
     sentences.append(f"The new champion: {_short(kept['champion_v2'])}.")
     return tuple(sentences), tuple(pictures)
 
 
-def _compared(
-    match: Mapping[str, Any], compare: Mapping[str, Any], folder: Path
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _matched(match: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     shares = {name: Interval.from_json(value) for name, value in match["metrics"].items()}
     kinds = {
         name.removeprefix("match_").removesuffix("_fraction"): round(share.point * share.n)
         for name, share in shares.items()
         if name.endswith("_fraction")
     }
-    told = [
-        f"{metric['name']} is {metric['outcome']}"
-        for metric in compare["figures"]
-        if metric["outcome"] in ("better", "worse")
-    ]
-    sentence = "Beside the champion before it, " + ("; ".join(told) if told else "no difference shows") + "."
-    return (sentence.replace("_", " "),), (outcomes(kinds), *_images(folder))
+    sentences = [f"Of the latents of the champion before it, {shares['match_matched_fraction']} have one partner."]
+    if "match_beside_seeds" in shares:
+        seeds = shares["match_beside_seeds"]
+        sentences.append(
+            f"A latent is nearer to its partner than to one in another seed with probability {seeds}."
+        )
+    return tuple(sentences), (outcomes(kinds), *_images(folder))
 
 
 def _rolled_back(kept: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
