@@ -39,7 +39,9 @@ def serve(root: Path) -> None:
     """
     settings = Settings.from_environment(root)
     data = service_data(settings)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Whoever starts it in the background of a script hands on that Ctrl-C is ignored.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     # Nobody sits before a flow of the service: what fails is said on the terminal, too.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
     with _only_service(data), local_api(data / "prefect", schedules=True) as server:

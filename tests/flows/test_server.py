@@ -17,6 +17,8 @@ from saeops.errors import SchedulerUnreachable
 
 ROOT = Path(__file__).parents[2]
 GONE_WITHIN_S = 20.0
+ENDS_WITHIN_S = 180.0
+"""Prefect's client asks a busy server again and again before it gives up."""
 
 FLOW = """
 import signal, sys, time
@@ -75,7 +77,7 @@ def test_an_interrupted_flow_takes_its_server_with_it(data: Path, how: signal.Si
         assert flow.stdout.readline() == "in the flow\n"
         assert len(servers(data)) == 1
         os.killpg(flow.pid, how)
-        flow.communicate(timeout=60)
+        flow.communicate(timeout=ENDS_WITHIN_S)
         assert flow.returncode != 0
     deadline = time.monotonic() + GONE_WITHIN_S
     while servers(data) and time.monotonic() < deadline:
