@@ -151,6 +151,6 @@ def _short(status: Any) -> str:
 
 
 def _images(folder: Path) -> Iterable[str]:
-    for path in sorted(folder.glob("*.png")):
+    for path in sorted(folder.rglob("*.png")):
         data = base64.b64encode(path.read_bytes()).decode()
         yield f'<img alt="{html.escape(path.stem.replace("_", " "))}" src="data:image/png;base64,{data}">'
